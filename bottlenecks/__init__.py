@@ -1,0 +1,55 @@
+"""Stage one: image folder -> cached bottleneck vectors.
+
+A *bottleneck* is the 2048 numbers that InceptionV3 gives for an image just before its
+classification layer. This package computes each once and keeps it in HDF5::
+
+    report = bottlenecks.build(bottlenecks.Config(image_dir="Dataset"))
+    vectors = report.cache.read(image.key for image in report.images)  # (n, 2048) float32
+
+The modules, in the order in which data flows (each imports only from those before it):
+
+=================  ==========================================================
+errors             every exception of the project
+atomic             write-then-rename, for every file that is written
+command            what the commands share: flags, error lines, exit codes
+config             the settings of stage one
+images             image folder -> labelled image files
+reading            image files -> bytes, several at once
+decode             file bytes -> pixels; the only decoder
+quiet_tensorflow   the one place where TensorFlow is imported
+weights            imagenet, random or a file -> checked weights
+inception          weights -> frozen InceptionV3: pixels -> vectors
+shard              rows <-> the bytes of one HDF5 file
+lock               one writer at a time
+cache              the shards of one fingerprint on disk
+stat_index         which files need not be read again
+builder            build(): all of it together
+progress           how a build shows while it runs
+cli                the command line
+=================  ==========================================================
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bottlenecks.builder import BuildReport, build
+    from bottlenecks.config import Config
+    from bottlenecks.errors import RetrainError
+    from bottlenecks.inception import InceptionV3
+
+__all__ = ["BuildReport", "Config", "InceptionV3", "RetrainError", "build"]
+
+_HOME = {
+    "BuildReport": "builder",
+    "Config": "config",
+    "InceptionV3": "inception",
+    "RetrainError": "errors",
+    "build": "builder",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

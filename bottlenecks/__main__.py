@@ -1,0 +1,3 @@
+from bottlenecks.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,75 @@
+"""Write-then-rename: how every file of the project reaches the disk.
+
+A file written here is seen under its name either not at all, or as it was before, or
+whole; a process killed in between leaves at most a ``.<name>.<32 hex>.partial`` beside it.
+"""
+
+import os
+import uuid
+from pathlib import Path
+
+from bottlenecks.errors import OutputError, shown
+
+PARTIAL_SUFFIX = ".partial"
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Put ``data`` under ``path``, replacing what was there, and sync it to the disk.
+
+    Raises ``OSError`` (disk full, no permission, ...) with the old file untouched and no
+    partial file left.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
+    try:
+        with open(partial, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """`write_bytes` of ``text`` in UTF-8; names that were not UTF-8 keep their bytes."""
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
+
+
+def check_place(path: str | os.PathLike[str], flag: str) -> None:
+    """Raise `OutputError` where nothing could be written under ``path``; makes nothing.
+
+    Its missing parent folders count as writable if the first that exists is.
+    """
+    path = Path(path).expanduser().absolute()
+    for parent in path.parents:
+        if parent.exists():
+            if not parent.is_dir():
+                raise OutputError(
+                    f"--{flag} {shown(path)} cannot be written: {shown(parent)} is a file"
+                )
+            if not path.exists() and not os.access(parent, os.W_OK | os.X_OK):
+                raise OutputError(
+                    f"--{flag} {shown(path)} cannot be written: no permission to write in "
+                    f"{shown(parent)}; choose another place"
+                )
+            return
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Make a rename in ``folder`` durable, where the system can (Windows cannot)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_partials(folder: str | os.PathLike[str]) -> None:
+    """Remove what dead writers left in ``folder``; call it where no writer can be alive."""
+    for partial in Path(folder).glob(f".*{PARTIAL_SUFFIX}"):
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,319 @@
+"""build(): images + extractor + cache -> BuildReport(cached, computed, failed)."""
+
+import csv
+import hashlib
+import io
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from bottlenecks import atomic
+from bottlenecks.cache import Cache
+from bottlenecks.config import Config
+from bottlenecks.decode import decode
+from bottlenecks.errors import BadImageError, ImageFolderError, OutputError, RetrainError, shown
+from bottlenecks.images import ImageFolder, LabeledImage, Signature, scan
+from bottlenecks.inception import BOTTLENECK_SIZE, Extractor, InceptionV3
+from bottlenecks.reading import in_order, read_file
+from bottlenecks.stat_index import StatIndex
+
+COMMIT_SECONDS = 5.0  # at most this much work is lost when a run is killed
+BAD_IMAGES_FILE = "bad_images.csv"
+
+
+@dataclass(frozen=True)
+class CachedImage:
+    """A readable image and the key (sha256 digest of its content) of its vector."""
+
+    label: str
+    relpath: str
+    path: str
+    key: bytes
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that could not be read, and why."""
+
+    label: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What `build` did. ``images`` are the readable ones, sorted by ``relpath``.
+
+    ``computed`` counts the vectors that this run made, ``cached`` the images whose vector was
+    there before, ``copies`` those with the content of another image of this run.
+    ``images_per_second`` is the speed once the network ran, 0 where nothing was computed.
+    """
+
+    cache: Cache
+    images: tuple[CachedImage, ...]
+    computed: int
+    cached: int
+    copies: int
+    failed: tuple[BadImage, ...]
+    images_per_second: float
+    passed_over: int
+    empty_folders: tuple[str, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Readable images per label, labels sorted."""
+        return dict(sorted(Counter(image.label for image in self.images).items()))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a build is: ``done`` of ``total`` images, of which ``computed`` in this run."""
+
+    done: int
+    total: int
+    computed: int
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def build(
+    config: Config,
+    *,
+    extractor: Extractor | None = None,
+    folder: ImageFolder | None = None,
+    on_progress: OnProgress = lambda _: None,
+) -> BuildReport:
+    """Make sure that every image of ``config.image_dir`` has its vector in the cache.
+
+    What is there already is not computed again; what is computed is committed at least every
+    `COMMIT_SECONDS`, and when the run is interrupted. An image that cannot be read is in
+    ``failed`` and in ``bad_images.csv`` of the cache folder; it is tried again next time.
+
+    ``extractor`` stands in for InceptionV3; ``folder`` is a `scan` made before.
+
+    Raises `ImageFolderError` (also where no image of a label can be read), `WeightsError`,
+    `CacheError`, ``OSError``, and with ``config.strict`` `BadImageError`.
+    """
+    folder = folder or scan(config.image_dir)
+    check_folders(config)
+    extractor = extractor or InceptionV3(config.weights, config.model_dir, config.precision)
+    return _Build(config, folder, extractor, on_progress).run()
+
+
+def check_folders(config: Config) -> None:
+    """Raise `OutputError` where the folders that `build` writes to cannot be, making none."""
+    for flag in ("bottleneck_dir", "model_dir"):
+        path = Path(getattr(config, flag)).expanduser()
+        if path.exists() and not path.is_dir():
+            raise OutputError(f"--{flag} {shown(path)} is a file; name a folder")
+        atomic.check_place(path, flag)
+
+
+@dataclass
+class _Build:
+    """One run of `build`, and what it has found so far."""
+
+    config: Config
+    folder: ImageFolder
+    extractor: Extractor
+    on_progress: OnProgress
+    keys: dict[str, bytes] = field(default_factory=dict)  # relpath -> key
+    failed: list[BadImage] = field(default_factory=list)
+    computed: int = 0
+    copies: int = 0
+    images_per_second: float = 0.0
+
+    def run(self) -> BuildReport:
+        cache = self.cache = Cache(self.config.bottleneck_dir, self.extractor.fingerprint)
+        cache.load()
+        self.index = StatIndex(cache.folder / "stat_index.json")
+        root = os.path.join(os.path.abspath(self.folder.root), "")
+        self.index_path = {image.relpath: root + image.relpath for image in self.folder.images}
+        unknown = []
+        for image in self.folder.images:
+            key = self.index.get(self.index_path[image.relpath], image.file.signature)
+            if key is not None and key in cache:
+                self.keys[image.relpath] = key
+            else:
+                unknown.append(image)
+        if unknown or cache.damaged or (cache.folder / BAD_IMAGES_FILE).exists():
+            with cache.writing(self.extractor.description):
+                try:
+                    self._compute(unknown)
+                finally:
+                    self._write_bad_images()
+                    self.index.save()
+                cache.merge()
+        return self._report()
+
+    def _compute(self, unknown: list[LabeledImage]) -> None:
+        """Read ``unknown``, run the network on what the cache lacks, commit as it goes."""
+        speed = _Speed()
+        pending = _Rows(self.cache)
+        batch: list[tuple[bytes, np.ndarray]] = []
+        in_batch: set[bytes] = set()
+
+        def flush() -> None:
+            if batch:
+                vectors = _checked_vectors(self.extractor, np.stack([p for _, p in batch]))
+                pending.add([key for key, _ in batch], vectors)
+                self.computed += len(batch)
+                self.images_per_second = speed.after(self.computed)
+                batch.clear()
+                in_batch.clear()
+
+        with ExitStack() as stack:
+            stack.callback(pending.commit)  # also when the run is interrupted
+            pool = stack.enter_context(ThreadPoolExecutor(os.cpu_count()))
+            ahead = 2 * self.config.batch_size
+            results = stack.enter_context(closing(in_order(pool, self._read, unknown, ahead)))
+            for image, result in results:
+                if isinstance(result, BadImageError):
+                    self._fail(image, result)
+                else:
+                    self.keys[image.relpath] = result.key
+                    path = self.index_path[image.relpath]
+                    self.index.put(path, result.signature, result.key, result.read_ns)
+                    if result.key in pending or result.key in in_batch:
+                        self.copies += 1
+                    elif result.pixels is not None:
+                        batch.append((result.key, result.pixels))
+                        in_batch.add(result.key)
+                if len(batch) == self.config.batch_size:
+                    flush()
+                self._show_progress(len(batch))
+            flush()
+            self._show_progress(0)
+
+    def _read(self, image: LabeledImage) -> "_Read | BadImageError":
+        """Read, hash, and, where its vector is not cached, decode one image; in a thread."""
+        try:
+            if image.file.problem:
+                raise BadImageError(image.file.problem)
+            read_ns = time.time_ns()
+            data, signature = read_file(image.path)
+            key = hashlib.sha256(data).digest()
+            pixels = None if key in self.cache else decode(data)
+            return _Read(key, signature, read_ns, pixels)
+        except BadImageError as error:
+            return error
+
+    def _fail(self, image: LabeledImage, error: BadImageError) -> None:
+        self.failed.append(BadImage(image.label, image.path, str(error)))
+        if self.config.strict:
+            raise BadImageError(
+                f"cannot read the image {shown(image.path)}: it {error}; mend or remove it, or "
+                "leave out --strict to skip it"
+            )
+
+    def _show_progress(self, waiting: int) -> None:
+        done = len(self.keys) + len(self.failed) - waiting
+        self.on_progress(Progress(done, len(self.folder.images), self.computed))
+
+    def _write_bad_images(self) -> None:
+        path = self.cache.folder / BAD_IMAGES_FILE
+        if self.failed:
+            text = io.StringIO()
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(("path", "label", "reason"))
+            writer.writerows((shown(bad.path), bad.label, shown(bad.reason)) for bad in self.failed)
+            atomic.write_text(path, text.getvalue())
+        else:
+            path.unlink(missing_ok=True)
+
+    def _report(self) -> BuildReport:
+        images = tuple(
+            CachedImage(image.label, image.relpath, image.path, self.keys[image.relpath])
+            for image in self.folder.images
+            if image.relpath in self.keys
+        )
+        report = BuildReport(
+            cache=self.cache,
+            images=images,
+            computed=self.computed,
+            cached=len(images) - self.computed - self.copies,
+            copies=self.copies,
+            failed=tuple(self.failed),
+            images_per_second=self.images_per_second,
+            passed_over=self.folder.passed_over,
+            empty_folders=self.folder.empty_folders,
+        )
+        if lost := sorted(set(self.folder.counts) - set(report.counts)):
+            example = next(bad for bad in self.failed if bad.label == lost[0])
+            raise ImageFolderError(
+                f"no image of the label {lost[0]!r} can be read, for example "
+                f"{shown(example.path)} ({example.reason}); all are listed in "
+                f"{shown(self.cache.folder / BAD_IMAGES_FILE)}"
+            )
+        return report
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What `_Build._read` got from a file; ``pixels`` is None where the vector is cached."""
+
+    key: bytes
+    signature: Signature
+    read_ns: int
+    pixels: np.ndarray | None
+
+
+class _Rows:
+    """Computed rows on their way into the cache."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self._keys: list[bytes] = []
+        self._vectors: list[np.ndarray] = []
+        self._all: set[bytes] = set()
+        self._committed = time.monotonic()
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._all
+
+    def add(self, keys: list[bytes], vectors: np.ndarray) -> None:
+        self._keys += keys
+        self._vectors.append(vectors)
+        self._all.update(keys)
+        if time.monotonic() - self._committed > COMMIT_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        if self._keys:
+            self._cache.append(self._keys, np.concatenate(self._vectors))
+            self._keys, self._vectors = [], []
+        self._committed = time.monotonic()
+
+
+class _Speed:
+    """Images per second, without the start of the network where there is more to go by."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+        self._first: int | None = None
+
+    def after(self, computed: int) -> float:
+        now = time.monotonic()
+        if self._first is None:
+            self._first, started, self._since = computed, self._since, now
+            return computed / (now - started)
+        return (computed - self._first) / (now - self._since)
+
+
+def _checked_vectors(extractor: Extractor, pixels: np.ndarray) -> np.ndarray:
+    vectors = extractor(pixels)
+    expected = (len(pixels), BOTTLENECK_SIZE)
+    if vectors.shape != expected or vectors.dtype != np.float32 or not np.isfinite(vectors).all():
+        raise RetrainError(
+            f"the network gave {vectors.shape} {vectors.dtype}, expected finite {expected} "
+            "float32; the weights are not what they should be"
+        )
+    return vectors

@@ -1,0 +1,191 @@
+"""HDF5 shards on disk: what is there, append, merge, read back.
+
+``<bottleneck_dir>/inception_v3-<12 hex of the fingerprint>/`` holds ``model.json`` and
+immutable shards (`bottlenecks.shard`). A row's key is the sha256 of an image file's content,
+so an edited image is another row, and a renamed or copied one is the same.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bottlenecks import atomic, lock, shard
+from bottlenecks.errors import CacheError, DamagedShardError, OutputError, shown
+
+# A shard of this size or more is never rewritten; smaller ones are merged.
+LARGE_SHARD_BYTES = 64 * 2**20
+DAMAGED_SUFFIX = ".damaged"
+
+log = logging.getLogger(__name__)
+
+
+class Cache:
+    """The vectors of one fingerprint. Making one reads and writes nothing.
+
+    `load` reads what is there; only within `writing` may rows be added.
+    """
+
+    def __init__(self, bottleneck_dir: str | os.PathLike[str], fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+        self.folder = Path(bottleneck_dir) / f"inception_v3-{fingerprint[:12]}"
+        self.damaged: list[str] = []  # names of shards that `load` found damaged
+        self._shards: dict[str, int] = {}  # name -> bytes
+        self._place: dict[bytes, tuple[str, int]] = {}  # key -> (shard, row)
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._place
+
+    def load(self) -> None:
+        """Find the rows on disk. A damaged shard is warned of once, and none of it is served."""
+        self._shards, self._place = {}, {}
+        known_damaged = set(self.damaged)
+        for path in self._shard_paths():
+            try:
+                image = path.read_bytes()
+                self._add(
+                    path.name, len(image), shard.unpack_keys(path.name, image, self.fingerprint)
+                )
+            except FileNotFoundError:
+                continue  # merged away by another run; its rows are in a shard of that run
+            except DamagedShardError as error:
+                if path.name not in known_damaged:
+                    self.damaged.append(path.name)
+                    log.warning(
+                        "the cache file %s is damaged: it %s; its images are computed again",
+                        shown(path),
+                        error,
+                    )
+
+    @contextmanager
+    def writing(self, description: Mapping[str, Any]) -> Iterator[None]:
+        """Hold the cache's lock, with the folder made, cleaned up, and loaded again.
+
+        ``description`` goes to ``model.json``. Waits while another process writes.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise OutputError(
+                f"cannot make the cache folder {shown(self.folder)}: a file is in the way; "
+                "choose another --bottleneck_dir"
+            ) from error
+        with lock.exclusive(self.folder):
+            atomic.remove_partials(self.folder)
+            self._check_model({**description, "fingerprint": self.fingerprint})
+            self.load()
+            for name in self.damaged:
+                damaged = self.folder / name
+                if damaged.exists():
+                    os.replace(damaged, damaged.with_name(name + DAMAGED_SUFFIX))
+            yield
+
+    def append(self, keys: list[bytes], vectors: np.ndarray) -> None:
+        """Commit rows: ``keys`` are n sha256 digests, ``vectors`` (n, 2048) float32.
+
+        When this returns they are on the disk; when it raises ``OSError`` none is.
+        """
+        rows = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), shard.KEY_BYTES)
+        self._commit(rows, vectors)
+
+    def merge(self) -> None:
+        """Put the small shards together, so that an ordinary data set is one HDF5 file.
+
+        The merged shard is on the disk before the first small one goes; a kill in between
+        leaves rows twice, which is harmless.
+        """
+        small = [name for name, size in self._shards.items() if size < LARGE_SHARD_BYTES]
+        if len(small) < 2:
+            return
+        group: list[str] = []
+        group_bytes = 0
+        for name in small:
+            group.append(name)
+            group_bytes += self._shards[name]
+            if group_bytes >= LARGE_SHARD_BYTES:
+                self._merge(group)
+                group, group_bytes = [], 0
+        if len(group) > 1:
+            self._merge(group)
+
+    def read(self, keys: Iterable[bytes]) -> np.ndarray:
+        """The vectors of ``keys`` in their order, (n, 2048) float32.
+
+        Raises ``KeyError`` for a key that is not there, `CacheError` for a shard that was
+        damaged since `load`.
+        """
+        places = [self._place[key] for key in keys]
+        result = np.empty((len(places), shard.VECTOR_SIZE), np.float32)
+        wanted: dict[str, tuple[list[int], list[int]]] = {}
+        for i, (name, row) in enumerate(places):
+            to_rows, from_rows = wanted.setdefault(name, ([], []))
+            to_rows.append(i)
+            from_rows.append(row)
+        for name, (to_rows, from_rows) in wanted.items():
+            result[to_rows] = self._rows(name)[1][from_rows]
+        return result
+
+    def _shard_paths(self) -> list[Path]:
+        try:
+            return sorted(p for p in self.folder.iterdir() if p.suffix == shard.SUFFIX)
+        except FileNotFoundError:
+            return []
+        except NotADirectoryError as error:
+            raise CacheError(
+                f"the cache folder {shown(self.folder)} is a file; choose another --bottleneck_dir"
+            ) from error
+
+    def _check_model(self, description: dict[str, Any]) -> None:
+        path = self.folder / "model.json"
+        text = json.dumps(description, indent=2, sort_keys=True) + "\n"
+        try:
+            found = json.loads(path.read_text("utf-8"))["fingerprint"]
+        except (OSError, ValueError, KeyError, TypeError):
+            found = None  # not there, or damaged: it is made again, the shards check themselves
+        if found is None:
+            atomic.write_text(path, text)
+        elif found != self.fingerprint:
+            raise CacheError(
+                f"{shown(path)} is of the fingerprint {found}, not {self.fingerprint}; "
+                "choose another --bottleneck_dir"
+            )
+
+    def _add(self, name: str, size: int, keys: np.ndarray) -> None:
+        self._shards[name] = size
+        for row, key in enumerate(keys):
+            self._place[key.tobytes()] = (name, row)
+
+    def _commit(self, keys: np.ndarray, vectors: np.ndarray) -> str:
+        name, image = shard.pack(self.fingerprint, keys, vectors)
+        atomic.write_bytes(self.folder / name, image)
+        self._add(name, len(image), keys)
+        return name
+
+    def _rows(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        path = self.folder / name
+        try:
+            return shard.unpack(name, path.read_bytes(), self.fingerprint)
+        except (DamagedShardError, FileNotFoundError) as error:
+            raise CacheError(
+                f"the cache file {shown(path)} changed while it was in use: {error}; "
+                "run the same command again"
+            ) from error
+
+    def _merge(self, names: list[str]) -> None:
+        parts = [self._rows(name) for name in names]
+        keys = np.concatenate([keys for keys, _ in parts])
+        _, first = np.unique(keys, axis=0, return_index=True)  # sorted: same rows, same bytes
+        vectors = np.concatenate([vectors for _, vectors in parts])
+        merged = self._commit(keys[first], vectors[first])
+        for name in names:
+            if name != merged:
+                del self._shards[name]
+                (self.folder / name).unlink(missing_ok=True)

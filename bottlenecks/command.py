@@ -1,0 +1,141 @@
+"""What the three commands share: flags made from a dataclass, one-line errors, exit codes.
+
+Exit codes: 0 done, 2 a usage, data or configuration error, 130 and 143 interrupted by Ctrl-C
+and SIGTERM.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import logging
+import os
+import signal
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from bottlenecks.errors import RetrainError, UsageError, shown
+
+DONE, ERROR, INTERRUPTED, TERMINATED = 0, 2, 130, 143
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; like KeyboardInterrupt, no ``except Exception`` may swallow it."""
+
+
+def flag(default: Any, help: str, **options: Any) -> Any:  # noqa: A002
+    """A dataclass field that is also a command line flag.
+
+    ``options`` are argparse's (``choices``, ``metavar``); ``dataclasses.MISSING`` as the
+    default makes the flag required.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, **options})
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser for flags in retrain.py's spelling (``--image_dir``).
+
+    Dashes work too, a usage error raises `UsageError`, and an unknown flag is answered with
+    the one that was probably meant.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
+        )
+
+    def add_flags(self, config: type) -> None:
+        """Add a flag for every field of the dataclass ``config`` that `flag` made."""
+        types = typing.get_type_hints(config)
+        for field in dataclasses.fields(config):
+            options = dict(field.metadata)
+            required = field.default is dataclasses.MISSING
+            if types[field.name] is bool:
+                options["action"] = "store_true"
+            else:
+                (options["type"],) = set(
+                    typing.get_args(types[field.name]) or [types[field.name]]
+                ) - {type(None)}
+                options.setdefault("metavar", options["type"].__name__.upper())
+                if not required and field.default not in (None, ""):
+                    options["help"] += " (default: %(default)s)"
+            if required:
+                options["required"] = True
+            else:
+                options["default"] = field.default
+            self.add_argument(f"--{field.name}", **options)
+
+    def parse(self, argv: Sequence[str] | None = None) -> dict[str, Any]:
+        """The flags' values by name. Raises `UsageError`."""
+        arguments = list(sys.argv[1:] if argv is None else argv)
+        flags_end = arguments.index("--") if "--" in arguments else len(arguments)
+        arguments[:flags_end] = map(_with_underscores, arguments[:flags_end])
+        values, unknown = self.parse_known_args(arguments)
+        if unknown:
+            name = unknown[0].split("=")[0]
+            close = difflib.get_close_matches(name, self._option_string_actions, n=1)
+            hint = f"did you mean {close[0]}?" if close else "--help lists what there is"
+            self.error(f"unknown argument {shown(name)}; {hint}")
+        return vars(values)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} ({self.prog} --help explains)")
+
+
+def _with_underscores(argument: str) -> str:
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value
+
+
+def run(main: Callable[[], int], resumable: bool = False) -> int:
+    """Call ``main`` and turn whatever stops it into one line on stderr and an exit code."""
+    logging.basicConfig(format="%(message)s", handlers=[_StderrHandler()], force=True)
+    previous = _on_sigterm(_terminate)
+    try:
+        return main()
+    except (KeyboardInterrupt, Terminated) as stop:
+        resume = "; what was computed is kept, and the same command resumes" if resumable else ""
+        print(f"\ninterrupted{resume}", file=sys.stderr)
+        return INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
+    except BrokenPipeError:  # the reader of a pipe (head) has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except RetrainError as error:
+        return _fail(str(error))
+    except MemoryError:
+        return _fail("out of memory; use a smaller --batch_size")
+    except OSError as error:
+        place = f" {shown(error.filename)}" if error.filename is not None else ""
+        return _fail(
+            f"cannot use{place or ' a file'}: {error.strerror or error}; "
+            "check the free space and the permissions, then run the same command again"
+        )
+    finally:
+        _on_sigterm(previous)
+
+
+def _fail(message: str) -> int:
+    print("error:", " ".join(message.splitlines()), file=sys.stderr)
+    return ERROR
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated
+
+
+def _on_sigterm(handler: Any) -> Any:
+    try:
+        return signal.signal(signal.SIGTERM, handler)
+    except ValueError:  # not in the main thread: nobody's signals are ours to take
+        return None
+
+
+class _StderrHandler(logging.Handler):
+    """Prints the packages' own log records as ``warning: ...`` and nobody else's."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name.split(".")[0] in ("bottlenecks", "retrain", "label_image"):
+            print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)

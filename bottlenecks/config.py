@@ -1,0 +1,49 @@
+"""The settings of stage one: one frozen dataclass that the flags are made from."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from bottlenecks.command import flag
+from bottlenecks.errors import UsageError
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What `bottlenecks.build` is to do. Raises `UsageError` for values that cannot be."""
+
+    image_dir: str = flag(
+        dataclasses.MISSING, "folder of photos, with one sub-folder per label", metavar="DIR"
+    )
+    bottleneck_dir: str = flag(
+        "bottleneck_cache", "where the bottleneck vectors are kept", metavar="DIR"
+    )
+    model_dir: str = flag(
+        "~/.cache/retrain", "where downloaded and frozen networks are kept", metavar="DIR"
+    )
+    weights: str = flag(
+        "imagenet",
+        "imagenet (downloaded once), a Keras InceptionV3 weights file, or random (untrained, "
+        "for trials)",
+        metavar="imagenet|random|FILE",
+    )
+    precision: str = flag(
+        "float32",
+        "bfloat16 is faster where the processor has it, and a little less exact",
+        choices=PRECISIONS,
+        metavar="|".join(PRECISIONS),
+    )
+    batch_size: int = flag(32, "photos that go through the network at once", metavar="N")
+    strict: bool = flag(False, "stop at the first image that cannot be read")
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
+        for name in ("image_dir", "bottleneck_dir", "model_dir", "weights"):
+            require(getattr(self, name) != "", name, "a name", "''")
+
+
+def require(condition: bool, name: str, expected: str, received: object) -> None:
+    """Raise a `UsageError` that names the flag unless ``condition``."""
+    if not condition:
+        raise UsageError(f"--{name} must be {expected}. Received: {received}")

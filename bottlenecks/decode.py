@@ -1,0 +1,137 @@
+"""File bytes -> (height, width, 3) uint8 RGB: the only decoder of the project.
+
+Training and labelling both read photos here, so that they see the same pixels.
+"""
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    WebPImagePlugin,
+)
+
+from bottlenecks.errors import BadImageError
+from bottlenecks.images import HEADER_BYTES, sniff
+
+# Part of the fingerprint: change it with anything here that changes a pixel.
+DECODE_VERSION = "pillow-bilinear-1"
+INPUT_SIZE = (299, 299)  # height, width of InceptionV3's input
+
+MAX_PIXELS = 90_000_000  # as Pillow's own limit
+MAX_JPEG_PIXELS = 200_000_000  # what phones make; JPEG decodes scaled down
+# From here on an image is decoded alone, so that several threads do not add up in memory.
+ALONE_FROM_PIXELS = 16_000_000
+
+# The plugin classes are called directly: Image.open would apply Pillow's global pixel limit.
+_OPENERS: dict[str, Callable[[BytesIO], Any]] = {
+    "JPEG": JpegImagePlugin.jpeg_factory,
+    "PNG": PngImagePlugin.PngImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+}
+_ORIENTATION_TAG = 0x0112
+# EXIF orientation -> how to turn the stored image upright (EXIF 2.3, 4.6.4 A).
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_alone = threading.Lock()
+
+
+def decode(data: bytes, size: tuple[int, int] = INPUT_SIZE) -> np.ndarray:
+    """Decode the bytes of an image file.
+
+    Turned upright by EXIF, transparency on white, the first frame of an animation, 16-bit
+    grey scaled to 8, resized to ``size`` (height, width) without keeping the aspect ratio
+    (bilinear, antialiased).
+
+    Returns an array of shape (height, width, 3), dtype uint8. Raises `BadImageError`, whose
+    message is the reason, for whatever is not a whole image of a known format.
+    """
+    image_format = sniff(data[:HEADER_BYTES])
+    if image_format not in _OPENERS:
+        raise BadImageError(_why_not(data, image_format))
+    try:
+        with _OPENERS[image_format](BytesIO(data)) as image:
+            width, height = image.size
+            limit = MAX_JPEG_PIXELS if image_format == "JPEG" else MAX_PIXELS
+            if width * height > limit:
+                raise BadImageError(
+                    f"declares {width} x {height} pixels, at most {limit / 1e6:.0f} million "
+                    "are read; save it smaller"
+                )
+            with _memory_for(width * height):
+                return _pixels(image, size)
+    except BadImageError:
+        raise
+    except MemoryError as error:
+        raise BadImageError("needs more memory than there is; save it smaller") from error
+    except Exception as error:  # Pillow raises nearly everything on broken files
+        reason = str(error) or type(error).__name__
+        raise BadImageError(f"broken {image_format} file: {reason}") from error
+
+
+def _memory_for(pixels: int) -> AbstractContextManager[Any]:
+    return _alone if pixels >= ALONE_FROM_PIXELS else nullcontext()
+
+
+def _pixels(image: Any, size: tuple[int, int]) -> np.ndarray:
+    height, width = size
+    orientation = _orientation(image)
+    if orientation >= 5:  # these swap the sides
+        height, width = width, height
+    # The JPEG decoder can scale by 1/2, 1/4, 1/8 at almost no cost; twice the size that is
+    # needed leaves the rest to the antialiased resize. Other formats ignore this.
+    image.draft(None, (2 * width, 2 * height))
+    image.load()
+    frame = _as_8_bit(image).resize((width, height), Image.Resampling.BILINEAR)
+    if frame.mode == "RGBA":
+        white = Image.new("RGBA", frame.size, "white")
+        frame = Image.alpha_composite(white, frame)
+    frame = frame.convert("RGB")
+    if orientation in _UPRIGHT:
+        frame = frame.transpose(_UPRIGHT[orientation])
+    return np.asarray(frame)
+
+
+def _as_8_bit(image: Any) -> Any:
+    """``image`` in a mode that can be resized: L, RGB, or RGBA where it has transparency."""
+    if image.mode.startswith("I"):  # 16-bit grey: keep the high byte, as libpng does
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        return image.convert("RGBA")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def _orientation(image: Any) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # a broken EXIF block does not make the picture unreadable
+        return 1
+
+
+def _why_not(data: bytes, image_format: str | None) -> str:
+    """Why bytes that `decode` has no opener for are not an image it reads."""
+    if not data:
+        return "the file is empty"
+    if image_format is not None:
+        return f"{image_format} files are not read; convert it to JPEG or PNG"
+    start = data[:256].lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<svg")):
+        return "holds HTML or XML, not an image; download the image itself"
+    return "is no JPEG, PNG, GIF, BMP or WebP image"

@@ -1,0 +1,66 @@
+"""Every exception of the project, under one base class.
+
+Each also derives from the builtin that fits, so that a caller may catch either. A
+message says what is wrong, what was received, and what to do about it; the commands
+print it as one line that begins with ``error:``.
+"""
+
+import os
+
+
+class RetrainError(Exception):
+    """Base of everything that this project raises on purpose."""
+
+
+class UsageError(RetrainError, ValueError):
+    """A flag or argument that cannot be what was meant."""
+
+
+class ImageFolderError(RetrainError, ValueError):
+    """An image folder that cannot be trained on: its labels or counts are wrong."""
+
+
+class ImageFolderNotFoundError(ImageFolderError, FileNotFoundError):
+    """No folder at the path given."""
+
+
+class BadImageError(RetrainError, ValueError):
+    """One file that cannot be read as an image; the message is the reason alone."""
+
+
+class WeightsError(RetrainError, ValueError):
+    """A weights file that is not what InceptionV3 needs."""
+
+
+class WeightsUnavailableError(WeightsError, FileNotFoundError):
+    """The weights are neither on disk nor to be had over the network."""
+
+
+class CacheError(RetrainError, ValueError):
+    """A bottleneck cache that cannot be used as asked."""
+
+
+class DamagedShardError(CacheError):
+    """A shard whose bytes or structure are not what its name and format promise."""
+
+
+class GraphError(RetrainError, ValueError):
+    """A graph or labels file that cannot be used for labelling."""
+
+
+class UnsafeGraphError(GraphError):
+    """A graph with operations that have no place in an image classifier."""
+
+
+class OutputError(RetrainError, OSError):
+    """A place where nothing can be written."""
+
+
+def shown(name: str | os.PathLike[str]) -> str:
+    """``name`` as one printable line: what is not UTF-8 or not printable is escaped.
+
+    >>> shown("a\\nb")
+    'a\\\\nb'
+    """
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

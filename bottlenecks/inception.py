@@ -1,0 +1,263 @@
+"""Weights -> frozen InceptionV3: pixels -> (n, 2048) float32; its fingerprint."""
+
+import functools
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from bottlenecks import atomic
+from bottlenecks.config import PRECISIONS
+from bottlenecks.decode import DECODE_VERSION, INPUT_SIZE
+from bottlenecks.errors import UsageError, WeightsError, shown
+from bottlenecks.quiet_tensorflow import import_tensorflow
+from bottlenecks.weights import OnDownload, Weights, check_weights_argument, find_weights
+
+ARCHITECTURE = "inception_v3"
+BOTTLENECK_SIZE = 2048
+
+# The frozen network's tensors, named as in the graph that retrain.py downloaded.
+INPUT_NODE = "Mul"  # (n, 299, 299, 3) float32 in [-1, 1]
+BOTTLENECK_NODE = "pool_3/_reshape"  # (n, 2048) float32
+
+_FREEZE_VERSION = "folded-1"  # part of the frozen file's name: change it with `_freeze`
+
+log = logging.getLogger(__name__)
+
+
+class Extractor(Protocol):
+    """What stage one needs of a network; tests pass a stand-in."""
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex digits over all that changes a vector; cheap, or at least without the network."""
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the fingerprint is over, and the weights' name, for ``model.json``."""
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """(n, 299, 299, 3) uint8 -> (n, 2048) float32."""
+
+
+class NetworkExtractor(Extractor, Protocol):
+    """An extractor that is a TensorFlow graph, and so can be exported with a head."""
+
+    @property
+    def frozen(self) -> bytes:
+        """A serialized GraphDef of constants from `INPUT_NODE` to `BOTTLENECK_NODE`."""
+
+
+class InceptionV3:
+    """Keras' InceptionV3 without its top, frozen, as a `NetworkExtractor`.
+
+    ``weights`` is "imagenet", "random" or a path; ``model_dir`` keeps what is downloaded and
+    the frozen network; ``precision`` is "float32" or "bfloat16". Nothing is downloaded or
+    imported before it is needed; a path that is no weights file raises `WeightsError` at once.
+    """
+
+    def __init__(
+        self,
+        weights: str = "imagenet",
+        model_dir: str | os.PathLike[str] = "~/.cache/retrain",
+        precision: str = "float32",
+        on_download: OnDownload | None = None,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise UsageError(f"precision must be one of {PRECISIONS}. Received: {precision!r}")
+        if precision == "bfloat16" and not cpu_has_bfloat16():
+            log.warning("this processor has no bfloat16; going on with float32 at its speed")
+            precision = "float32"
+        check_weights_argument(weights)
+        self.model_dir = Path(model_dir).expanduser()
+        self.precision = precision
+        self._weights_argument = weights
+        self._on_download = on_download
+
+    @functools.cached_property
+    def weights(self) -> Weights:
+        """The weights, downloaded if need be. Raises `WeightsError`."""
+        return find_weights(self._weights_argument, self.model_dir, on_download=self._on_download)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        return {
+            "architecture": ARCHITECTURE,
+            "weights": self.weights.name,
+            **self._what_changes_a_vector(),
+        }
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        canonical = json.dumps(self._what_changes_a_vector(), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def _what_changes_a_vector(self) -> dict[str, Any]:
+        return {
+            "weights_sha256": self.weights.sha256,
+            "decode": DECODE_VERSION,
+            "input_size": list(INPUT_SIZE),
+            "precision": self.precision,
+        }
+
+    @functools.cached_property
+    def frozen(self) -> bytes:
+        """The network as a serialized GraphDef of constants, `INPUT_NODE` to `BOTTLENECK_NODE`.
+
+        Kept in ``model_dir`` under the sha256 of its bytes, so that Keras' model is built once
+        for each weights. Raises `WeightsError`.
+        """
+        source = hashlib.sha256(f"{_FREEZE_VERSION} {self.weights.sha256}".encode()).hexdigest()
+        stem = f"{ARCHITECTURE}-{source[:12]}"
+        for path in self.model_dir.glob(f"{stem}-*.pb"):
+            data = path.read_bytes()
+            if path.stem == f"{stem}-{hashlib.sha256(data).hexdigest()}":
+                return data
+            log.warning("the frozen network %s is damaged; building it again", shown(path))
+            path.unlink()
+        data = _freeze(_keras_model(self.weights))
+        path = self.model_dir / f"{stem}-{hashlib.sha256(data).hexdigest()}.pb"
+        try:
+            self.model_dir.mkdir(parents=True, exist_ok=True)
+            atomic.write_bytes(path, data)
+        except OSError as error:
+            log.warning("cannot keep the frozen network in %s: %s", shown(path.parent), error)
+        return data
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """Run the network. ``pixels``: (n, 299, 299, 3) uint8. Returns (n, 2048) float32."""
+        vectors: np.ndarray = self._run(pixels)
+        return vectors
+
+    @functools.cached_property
+    def _run(self) -> Callable[[np.ndarray], np.ndarray]:
+        frozen = self.frozen
+        tf = import_tensorflow()
+        graph_def = tf.compat.v1.GraphDef.FromString(frozen)
+        with tf.Graph().as_default() as graph:
+            pixels = tf.compat.v1.placeholder(tf.uint8, (None, *INPUT_SIZE, 3))
+            (vectors,) = tf.import_graph_def(
+                graph_def,
+                input_map={f"{INPUT_NODE}:0": tf.cast(pixels, tf.float32) / 127.5 - 1.0},
+                return_elements=[f"{BOTTLENECK_NODE}:0"],
+                name="",
+            )
+        config = tf.compat.v1.ConfigProto()
+        if self.precision == "bfloat16":
+            # tensorflow/core/protobuf/rewriter_config.proto: Toggle.ON = 1
+            config.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 = 1
+        session = tf.compat.v1.Session(graph=graph, config=config)
+        run: Callable[[np.ndarray], np.ndarray] = session.make_callable(vectors, [pixels])
+        return run
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 (AVX512_BF16 or AMX); False where unknown."""
+    try:
+        cpuinfo = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in cpuinfo or "amx_bf16" in cpuinfo
+
+
+def _keras_model(weights: Weights) -> Any:
+    import_tensorflow()
+    import keras
+
+    layout = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_last")
+    try:
+        model = keras.applications.InceptionV3(
+            include_top=False, pooling="avg", weights=None, input_shape=(*INPUT_SIZE, 3)
+        )
+    finally:
+        keras.config.set_image_data_format(layout)
+    if weights.path is None:
+        _set_random_weights(model)
+        return model
+    try:
+        model.load_weights(weights.path)
+    except Exception as error:  # Keras raises many kinds for a file of another model
+        raise WeightsError(
+            f"the weights file {shown(weights.path)} does not fit InceptionV3 without its top "
+            f"(the ..._notop.h5 kind): {' '.join(str(error).split())[:300]}"
+        ) from error
+    if not all(np.isfinite(w).all() for w in model.get_weights()):
+        raise WeightsError(
+            f"the weights file {shown(weights.path)} holds numbers that are not finite; "
+            "fetch it again"
+        )
+    return model
+
+
+def _set_random_weights(model: Any) -> None:
+    """He normal (He et al. 2015, eq. 10) kernels; RandomState's stream never changes (NEP 19)."""
+    random = np.random.RandomState(0)
+    for layer in model.layers:
+        shapes = [weight.shape for weight in layer.get_weights()]
+        if shapes and len(shapes[0]) == 4:  # a convolution's kernel (height, width, in, out)
+            deviation = np.sqrt(2.0 / np.prod(shapes[0][:3]))
+            kernel = random.standard_normal(shapes[0]) * deviation
+            layer.set_weights([kernel.astype(np.float32)])
+
+
+def _freeze(model: Any) -> bytes:
+    """A Keras InceptionV3 as a GraphDef of constants, batch normalisation folded in.
+
+    Inference normalises as ``(x - mean) / sqrt(variance + epsilon) + beta`` after each
+    convolution, which is a convolution with other kernels and a bias; this leaves 94
+    convolutions, biases and ReLUs that TensorFlow fuses, and no operation younger than TF 1.0.
+    """
+    tf = import_tensorflow()
+    import keras
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2,
+    )
+
+    class PassThrough(keras.layers.Layer):  # type: ignore[misc]
+        def call(self, x: Any, mask: Any = None) -> Any:
+            return x
+
+    def folded(layer: Any) -> Any:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            return PassThrough(name=layer.name)
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.Conv2D):
+            config["use_bias"] = True
+        return layer.__class__.from_config(config)
+
+    clone = keras.models.clone_model(model, clone_function=folded)
+    convolutions = [x for x in model.layers if isinstance(x, keras.layers.Conv2D)]
+    norms = {id(x.input): x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)}
+    for layer in convolutions:
+        norm = norms[id(layer.output)]
+        beta, mean, variance = (
+            np.asarray(w, np.float64) for w in (norm.beta, norm.moving_mean, norm.moving_variance)
+        )
+        scale = 1.0 / np.sqrt(variance + norm.epsilon)
+        kernel = np.asarray(layer.kernel, np.float64)
+        clone.get_layer(layer.name).set_weights([kernel * scale, beta - mean * scale])
+
+    function = tf.function(lambda x: tf.identity(clone(x, training=False))).get_concrete_function(
+        tf.TensorSpec((None, *INPUT_SIZE, 3), tf.float32, name=INPUT_NODE)
+    )
+    frozen = convert_variables_to_constants_v2(function)
+    graph_def = frozen.graph.as_graph_def()
+    _rename(graph_def, frozen.inputs[0].op.name, INPUT_NODE)
+    _rename(graph_def, frozen.outputs[0].op.name, BOTTLENECK_NODE)
+    serialized: bytes = graph_def.SerializeToString(deterministic=True)
+    return serialized
+
+
+def _rename(graph_def: Any, old: str, new: str) -> None:
+    for node in graph_def.node:
+        if node.name == old:
+            node.name = new
+        for i, source in enumerate(node.input):
+            if source.lstrip("^").split(":")[0] == old:
+                node.input[i] = source.replace(old, new, 1)

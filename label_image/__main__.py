@@ -1,0 +1,3 @@
+from label_image.cli import main
+
+raise SystemExit(main())

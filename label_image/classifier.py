@@ -1,0 +1,146 @@
+"""Classifier(graph, labels).classify(paths) -> ranked labels."""
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bottlenecks.decode import INPUT_SIZE, decode
+from bottlenecks.errors import BadImageError, GraphError, shown
+from bottlenecks.quiet_tensorflow import import_tensorflow
+from bottlenecks.reading import in_order, read_file
+from label_image.graph import find_input, find_output, read_graph, read_labels
+from retrain.graph_spec import MUL_NODE
+
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A label and its score; the scores of all labels add up to 1."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """All labels for one photo, the likeliest first; or ``problem``, why it cannot be read."""
+
+    path: str
+    ranking: tuple[Guess, ...]
+    problem: str = ""
+
+
+class Classifier:
+    """A frozen graph and its labels, ready to classify photos.
+
+    Photos are read by the decoder that training used, in ``input_height`` x ``input_width``, and
+    fed as ``(pixel - input_mean) / input_std`` to ``input_layer``; what is None is read from the
+    graph. Works for the graphs of retrain.py too.
+
+    Raises `GraphError` for files that are missing, are something else, or do not fit together.
+    """
+
+    def __init__(
+        self,
+        graph: str | os.PathLike[str] = "retrained_graph.pb",
+        labels: str | os.PathLike[str] = "retrained_labels.txt",
+        *,
+        input_layer: str | None = None,
+        output_layer: str | None = None,
+        input_height: int | None = None,
+        input_width: int | None = None,
+        input_mean: float | None = None,
+        input_std: float | None = None,
+    ) -> None:
+        self.labels = read_labels(Path(labels))
+        graph_def = read_graph(Path(graph))
+        tf = import_tensorflow()
+        with tf.Graph().as_default() as tf_graph:
+            try:
+                tf.import_graph_def(graph_def, name="")
+            except ValueError as error:
+                reason = " ".join(str(error).split())[:300]
+                raise GraphError(f"cannot load the graph {shown(graph)}: {reason}") from error
+        source = find_input(tf_graph, input_layer)
+        output = find_output(tf_graph, output_layer)
+        classes = output.shape[-1] if output.shape.rank else None
+        if classes is not None and classes != len(self.labels):
+            raise GraphError(
+                f"the graph {shown(graph)} gives {classes} scores and {shown(labels)} has "
+                f"{len(self.labels)} labels; use the labels file that was written with the graph"
+            )
+        self._size = _size(source.shape, input_height, input_width)
+        self._fixed_batch = source.shape[0] if source.shape.rank == 4 else None
+        self._batch_size = self._fixed_batch or BATCH_SIZE
+        is_mul = source.name == f"{MUL_NODE}:0"
+        self._mean = input_mean if input_mean is not None else 127.5 if is_mul else 0.0
+        self._std = input_std if input_std is not None else 127.5 if is_mul else 255.0
+        self._run = tf.compat.v1.Session(graph=tf_graph).make_callable(output, [source])
+
+    def classify(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[Result]:
+        """Yield a `Result` for each photo, in order, in batches.
+
+        A photo that cannot be read has a ``problem`` and no ranking.
+        """
+        batch: list[tuple[str, np.ndarray | BadImageError]] = []
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            names = (os.fspath(path) for path in paths)
+            with closing(in_order(pool, self._read, names, 2 * self._batch_size)) as photos:
+                for photo in photos:
+                    batch.append(photo)
+                    if len(batch) == self._batch_size:
+                        yield from self._classify(batch)
+                        batch = []
+        yield from self._classify(batch)
+
+    def scores(self, pixels: np.ndarray) -> np.ndarray:
+        """(n, height, width, 3) uint8 pixels -> (n, C) float32 scores."""
+        fed = (pixels.astype(np.float32) - np.float32(self._mean)) / np.float32(self._std)
+        if self._fixed_batch is not None:  # fill the last batch up
+            fed = np.resize(fed, (self._fixed_batch, *fed.shape[1:]))
+        scores = np.asarray(self._run(fed)).reshape(len(fed), -1)[: len(pixels)]
+        if scores.shape[1] != len(self.labels):
+            raise GraphError(
+                f"the graph gives {scores.shape[1]} scores for {len(self.labels)} labels; use the "
+                "labels file that was written with the graph"
+            )
+        return scores
+
+    def _read(self, path: str) -> np.ndarray | BadImageError:
+        try:
+            data, _ = read_file(path)
+            return decode(data, self._size)
+        except BadImageError as error:
+            return error
+
+    def _classify(self, batch: list[tuple[str, np.ndarray | BadImageError]]) -> Iterator[Result]:
+        readable = [photo for _, photo in batch if not isinstance(photo, BadImageError)]
+        rows = iter(self.scores(np.stack(readable)) if readable else ())
+        for path, photo in batch:
+            if isinstance(photo, BadImageError):
+                yield Result(path, (), str(photo))
+            else:
+                row = next(rows)
+                order = np.argsort(-row, kind="stable")
+                yield Result(path, tuple(Guess(self.labels[i], float(row[i])) for i in order))
+
+
+def _size(shape: Any, height: int | None, width: int | None) -> tuple[int, int]:
+    """(height, width) to feed: as asked, else what the graph's input has, else InceptionV3's."""
+    found = tuple(shape[1:3]) if shape.rank == 4 else (None, None)
+    size = []
+    for asked, static, default in zip((height, width), found, INPUT_SIZE, strict=True):
+        if asked is not None and static is not None and asked != static:
+            raise GraphError(
+                f"the graph takes photos of {found[0]} x {found[1]}; leave out --input_height and "
+                f"--input_width. Received: {asked}"
+            )
+        size.append(asked or static or default)
+    return size[0], size[1]

@@ -1,0 +1,125 @@
+"""python -m label_image: photos -> printed labels -> exit code."""
+
+import csv
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from bottlenecks.command import DONE, ERROR, Parser, run
+from bottlenecks.errors import ImageFolderNotFoundError, UsageError, shown
+from label_image.config import Config
+
+if TYPE_CHECKING:
+    from label_image.classifier import Result
+
+DESCRIPTION = """\
+Label photos with a classifier that python -m retrain made. Takes photos and folders of
+photos. Exits with 2 if one of them cannot be read, after labelling the others."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run(lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    parser = Parser(prog="python -m label_image", description=DESCRIPTION)
+    parser.add_argument("photos", nargs="*", metavar="PHOTO", help="photos, or folders of photos")
+    parser.add_argument("--image", action="append", metavar="FILE", help="the same as PHOTO")
+    parser.add_flags(Config)
+    values = parser.parse(argv)
+    arguments = values.pop("photos") + (values.pop("image") or [])
+    config = Config(**values)
+    photos = _photos(arguments)
+
+    from label_image.classifier import Classifier
+
+    how = dataclasses.asdict(config)
+    show = _SHOW[how.pop("format")](how.pop("num_top_predictions"), len(photos) > 1)
+    failed = 0
+    for result in Classifier(**how).classify(photos):
+        if result.problem:
+            failed += 1
+            print(f"error: {shown(result.path)}: {result.problem}", file=sys.stderr)
+        show.result(result)
+    show.end()
+    return ERROR if failed else DONE
+
+
+def _photos(arguments: Iterable[str]) -> list[str]:
+    """The photos that ``arguments`` name, with those in the folders among them."""
+    from bottlenecks.images import find_images
+
+    photos = []
+    for argument in arguments:
+        if os.path.isdir(argument):
+            found = find_images(argument)
+            if not found:
+                raise UsageError(f"found no images in the folder {shown(argument)}")
+            photos += found
+        elif os.path.lexists(argument):
+            photos.append(argument)
+        else:
+            raise ImageFolderNotFoundError(f"there is no photo or folder {shown(argument)}")
+    if not photos:
+        raise UsageError("name a photo or a folder of photos: python -m label_image photo.jpg")
+    return photos
+
+
+class _Text:
+    """``daisy (score = 0.98765)``, under the photo's name where there are several."""
+
+    def __init__(self, top: int, several: bool) -> None:
+        self.top, self.several = top, several
+
+    def result(self, result: "Result") -> None:
+        if result.problem:
+            return
+        if self.several:
+            print(shown(result.path))
+        for guess in result.ranking[: self.top]:
+            print(f"{guess.label} (score = {guess.score:.5f})")
+        if self.several:
+            print()
+        sys.stdout.flush()
+
+    def end(self) -> None:
+        pass
+
+
+class _Csv(_Text):
+    """A header, then a row for each photo and label: image, rank, label, score."""
+
+    def __init__(self, top: int, several: bool) -> None:
+        super().__init__(top, several)
+        self._writer = csv.writer(sys.stdout, lineterminator="\n")
+        self._writer.writerow(("image", "rank", "label", "score"))
+
+    def result(self, result: "Result") -> None:
+        for rank, guess in enumerate(result.ranking[: self.top], start=1):
+            self._writer.writerow((shown(result.path), rank, guess.label, guess.score))
+
+
+class _Json(_Text):
+    """One list with an object for each photo: its image, and its labels or its error."""
+
+    def __init__(self, top: int, several: bool) -> None:
+        super().__init__(top, several)
+        self._photos: list[dict[str, object]] = []
+
+    def result(self, result: "Result") -> None:
+        photo: dict[str, object] = {"image": shown(result.path)}
+        if result.problem:
+            photo["error"] = result.problem
+        else:
+            photo["labels"] = [dataclasses.asdict(guess) for guess in result.ranking[: self.top]]
+        self._photos.append(photo)
+
+    def end(self) -> None:
+        print(json.dumps(self._photos, indent=2, ensure_ascii=False))
+
+
+_SHOW = {"text": _Text, "json": _Json, "csv": _Csv}

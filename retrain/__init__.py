@@ -1,0 +1,40 @@
+"""Stage two: cached vectors -> a trained, measured, exported classifier.
+
+::
+
+    result = retrain.train(retrain.Config(image_dir="Dataset", how_many_training_steps=1000))
+    print(result.test.accuracy)
+
+The modules, in the order in which data flows (each imports only from those before it):
+
+===========  ================================================================
+graph_spec   the exported graph's tensor names; all that label_image needs
+config       the settings of both stages
+split        relpath -> training, validation or testing
+dataset      cache + split -> X, y of each set
+head         the softmax layer: fit, predict
+evaluate     predictions -> figures
+summaries    TensorBoard event files
+export       head + InceptionV3 -> frozen graph, labels
+trainer      train(): all of it together
+console      how a run shows in the terminal
+cli          the command line
+===========  ================================================================
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retrain.config import Config
+    from retrain.trainer import Listener, TrainingResult, train
+
+__all__ = ["Config", "Listener", "TrainingResult", "train"]
+
+_HOME = {"Config": "config", "Listener": "trainer", "TrainingResult": "trainer", "train": "trainer"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,37 @@
+"""python -m retrain: flags -> config -> train -> printed figures -> exit code."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bottlenecks.cli import make_extractor
+from bottlenecks.command import DONE, Parser, run
+from retrain.config import Config
+
+if TYPE_CHECKING:
+    from bottlenecks.inception import NetworkExtractor
+
+DESCRIPTION = """\
+Make an image classifier from a folder of photos, with one sub-folder per label: compute the
+bottlenecks that are not in the cache yet, train a softmax layer on them, test it, and write
+the graph and the labels for label_image."""
+
+
+def main(argv: Sequence[str] | None = None, *, extractor: "NetworkExtractor | None" = None) -> int:
+    """Run the command; returns its exit code. ``extractor`` stands in for InceptionV3."""
+    return run(lambda: _main(argv, extractor), resumable=True)
+
+
+def _main(argv: Sequence[str] | None, extractor: "NetworkExtractor | None") -> int:
+    parser = Parser(prog="python -m retrain", description=DESCRIPTION)
+    parser.add_flags(Config)
+    config = Config(**parser.parse(argv))
+
+    from bottlenecks.progress import ProgressBar
+    from retrain.console import Console, result_text
+    from retrain.trainer import train
+
+    with ProgressBar("bottlenecks", "images") as bar:
+        extractor = extractor or make_extractor(config)
+        result = train(config, extractor=extractor, listener=Console(bar))
+    print(result_text(config, result))
+    return DONE

@@ -1,0 +1,114 @@
+"""The settings of both stages: one frozen dataclass that the flags are made from."""
+
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import bottlenecks.config
+from bottlenecks import atomic
+from bottlenecks.command import flag
+from bottlenecks.config import require
+from bottlenecks.errors import OutputError, UsageError, shown
+from retrain import graph_spec
+
+# Flags of retrain.py that do nothing yet: using one is an error, not a silent pass.
+_NOT_YET = (
+    *("flip_left_right", "random_crop", "random_scale", "random_brightness"),
+    *("intermediate_output_graphs_dir", "intermediate_store_frequency", "saved_model_dir"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(bottlenecks.config.Config):
+    """What `retrain.train` is to do. Raises `UsageError` for values that cannot be."""
+
+    output_graph: str = flag("retrained_graph.pb", "where to write the graph", metavar="FILE")
+    output_labels: str = flag("retrained_labels.txt", "where to write the labels", metavar="FILE")
+    summaries_dir: str | None = flag(
+        None, "write TensorBoard event files below this folder", metavar="DIR"
+    )
+    how_many_training_steps: int = flag(4000, "training steps", metavar="N")
+    learning_rate: float = flag(
+        0.001, "size of the first steps; it falls to 0 along a cosine", metavar="RATE"
+    )
+    testing_percentage: int = flag(10, "share of the images to test on", metavar="PERCENT")
+    validation_percentage: int = flag(10, "share of the images to validate on", metavar="PERCENT")
+    eval_step_interval: int = flag(10, "steps between two evaluations", metavar="N")
+    train_batch_size: int = flag(100, "images in a training step", metavar="N")
+    test_batch_size: int = flag(-1, "images in the final test; -1 for all", metavar="N")
+    validation_batch_size: int = flag(
+        100, "images in an evaluation while training; -1 for all", metavar="N"
+    )
+    print_misclassified_test_images: bool = flag(False, "list the test images it got wrong")
+    final_tensor_name: str = flag(
+        graph_spec.FINAL_NODE, "name of the output in the graph", metavar="NAME"
+    )
+    flip_left_right: bool = flag(False, "(not available yet)")
+    random_crop: int = flag(0, "(not available yet)", metavar="PERCENT")
+    random_scale: int = flag(0, "(not available yet)", metavar="PERCENT")
+    random_brightness: int = flag(0, "(not available yet)", metavar="PERCENT")
+    intermediate_output_graphs_dir: str | None = flag(None, "(not available yet)", metavar="DIR")
+    intermediate_store_frequency: int = flag(0, "(not available yet)", metavar="N")
+    saved_model_dir: str | None = flag(None, "(not available yet)", metavar="DIR")
+    architecture: str = flag("inception_v3", "only inception_v3", metavar="NAME")
+    seed: int = flag(0, "same seed, same images, same flags: the same graph", metavar="N")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field in fields(self):
+            if field.name in _NOT_YET and getattr(self, field.name) != field.default:
+                raise UsageError(f"--{field.name} is not available yet; leave it out")
+        if self.architecture != "inception_v3":
+            raise UsageError(
+                "--architecture must be inception_v3, the only network this program has. "
+                f"Received: {shown(self.architecture)}"
+            )
+        for name in ("how_many_training_steps", "eval_step_interval", "train_batch_size"):
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        for name in ("test_batch_size", "validation_batch_size"):
+            value = getattr(self, name)
+            require(value >= 1 or value == -1, name, "at least 1, or -1 for all", value)
+        require(
+            0 < self.learning_rate < float("inf"), "learning_rate", "above 0", self.learning_rate
+        )
+        require(0 <= self.seed < 2**32, "seed", "from 0 to 4294967295", self.seed)
+        self._check_percentages()
+        self._check_final_tensor_name()
+        if Path(self.output_graph).absolute() == Path(self.output_labels).absolute():
+            raise UsageError("--output_graph and --output_labels name the same file; they need two")
+
+    def _check_percentages(self) -> None:
+        for name in ("testing_percentage", "validation_percentage"):
+            value = getattr(self, name)
+            require(0 <= value < 100, name, "from 0 to 99", value)
+        if self.testing_percentage + self.validation_percentage >= 100:
+            raise UsageError(
+                "--testing_percentage and --validation_percentage must leave images to train on: "
+                f"together below 100. Received: {self.testing_percentage} + "
+                f"{self.validation_percentage}"
+            )
+
+    def _check_final_tensor_name(self) -> None:
+        name = self.final_tensor_name
+        # tensorflow/core/framework/node_def_util.cc: what names a node may have
+        well_formed = re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_./>-]*", name)
+        require(bool(well_formed), "final_tensor_name", "a TensorFlow node name", shown(name))
+        if name.split("/")[0] in graph_spec.TAKEN_SCOPES:
+            raise UsageError(
+                f"--final_tensor_name {name} is the name of another part of the graph; choose "
+                "another"
+            )
+
+    def check_outputs(self) -> None:
+        """Raise `OutputError` where an output cannot be written; makes nothing."""
+        for name in ("output_graph", "output_labels"):
+            path = Path(getattr(self, name))
+            if path.is_dir():
+                raise OutputError(f"--{name} {shown(path)} is a folder; name a file")
+            atomic.check_place(path, name)
+        if self.summaries_dir is not None:
+            if Path(self.summaries_dir).is_file():
+                raise OutputError(
+                    f"--summaries_dir {shown(self.summaries_dir)} is a file; name a folder"
+                )
+            atomic.check_place(self.summaries_dir, "summaries_dir")

@@ -1,0 +1,96 @@
+"""cache + split -> X (n, 2048) float32, y (n,) int64 of each set."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from bottlenecks.builder import BuildReport, CachedImage
+from bottlenecks.errors import ImageFolderError
+from retrain.split import MIN_IMAGES, SETS, SetName, split_label
+
+FEW_IMAGES = 20  # below this retrain.py warned
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The images of one set with their vectors x (n, 2048) float32 and labels y (n,) int64."""
+
+    images: tuple[CachedImage, ...]
+    x: np.ndarray
+    y: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def sample(self, size: int, random: np.random.Generator) -> "Subset":
+        """``size`` images drawn without replacement; all of them for -1 or too large a size."""
+        if size == -1 or size >= len(self):
+            return self
+        chosen = np.sort(random.choice(len(self), size, replace=False))
+        return Subset(tuple(self.images[i] for i in chosen), self.x[chosen], self.y[chosen])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Sorted ``labels`` (y counts in them) and the three sets."""
+
+    labels: tuple[str, ...]
+    training: Subset
+    validation: Subset
+    testing: Subset
+
+
+def check_counts(counts: Mapping[str, int]) -> None:
+    """Raise `ImageFolderError` unless there are two labels, of `MIN_IMAGES` images or more.
+
+    ``counts``: images per label. Warns of labels with few.
+    """
+    if len(counts) < 2:
+        raise ImageFolderError(
+            f"found one label only, {next(iter(counts))!r}; a classifier needs at least two: "
+            "put photos of something else into a second sub-folder"
+        )
+    for label, count in counts.items():
+        if count < MIN_IMAGES:
+            raise ImageFolderError(
+                f"the label {label!r} has {count} readable image{'s' * (count != 1)}; at least "
+                f"{MIN_IMAGES} are needed (to train, validate and test), and {FEW_IMAGES} or more "
+                "are better: add some, or remove the folder"
+            )
+
+
+def assemble(report: BuildReport, validation_percentage: int, testing_percentage: int) -> Dataset:
+    """Split the readable images of ``report`` and read their vectors.
+
+    Raises `ImageFolderError` for too few images or labels.
+    """
+    check_counts(report.counts)
+    for label, count in report.counts.items():
+        if count < FEW_IMAGES:
+            log.warning(
+                "the label %r has only %d images; with fewer than %d expect poor results",
+                label,
+                count,
+                FEW_IMAGES,
+            )
+    by_label: dict[str, list[CachedImage]] = {label: [] for label in report.counts}
+    for image in report.images:
+        by_label[image.label].append(image)
+    sets: dict[str, SetName] = {}
+    for images in by_label.values():
+        relpaths = [image.relpath for image in images]
+        sets |= split_label(relpaths, validation_percentage, testing_percentage)
+
+    number = {label: i for i, label in enumerate(by_label)}
+
+    def subset(name: SetName) -> Subset:
+        images = tuple(image for image in report.images if sets[image.relpath] == name)
+        x = report.cache.read(image.key for image in images)
+        return Subset(images, x, np.array([number[i.label] for i in images], np.int64))
+
+    validation, testing, training = map(subset, SETS)
+    return Dataset(tuple(by_label), training, validation, testing)

@@ -1,0 +1,63 @@
+"""head + InceptionV3 -> frozen graph, labels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bottlenecks import atomic
+from bottlenecks.decode import INPUT_SIZE
+from bottlenecks.inception import BOTTLENECK_NODE, INPUT_NODE
+from bottlenecks.quiet_tensorflow import import_tensorflow
+from retrain import graph_spec
+from retrain.head import Head
+
+
+def graph_bytes(frozen: bytes, head: Head, final_tensor_name: str = graph_spec.FINAL_NODE) -> bytes:
+    """A serialized GraphDef of the whole classifier, as `retrain.graph_spec` lays it out.
+
+    ``frozen`` is the network from `bottlenecks.inception`. Image bytes flow through decoder,
+    resize, network and head; each of the three inputs may be fed instead of what is before it.
+    """
+    tf = import_tensorflow()
+    network = tf.compat.v1.GraphDef.FromString(frozen)
+    nodes = [node for node in network.node if node.name != INPUT_NODE]
+    del network.node[:]
+    network.node.extend(nodes)
+    with tf.Graph().as_default() as graph:
+        contents = tf.compat.v1.placeholder(tf.string, (), name=graph_spec.CONTENTS_NODE)
+        image = tf.io.decode_jpeg(
+            contents, channels=3, dct_method="INTEGER_ACCURATE", name="DecodeJpeg"
+        )
+        with tf.name_scope("preprocess"):
+            resized = tf.image.resize(image[tf.newaxis], INPUT_SIZE, antialias=True)
+            unit_range = tf.round(resized) / 255.0
+        placeholder = tf.compat.v1.placeholder_with_default(
+            unit_range, (None, *INPUT_SIZE, 3), name=graph_spec.PLACEHOLDER_NODE
+        )
+        with tf.name_scope("preprocess"):
+            centred = placeholder - 0.5
+        mul = tf.multiply(centred, 2.0, name=graph_spec.MUL_NODE)
+        (bottleneck,) = tf.import_graph_def(
+            network,
+            input_map={f"{INPUT_NODE}:0": mul},
+            return_elements=[f"{BOTTLENECK_NODE}:0"],
+            name="",
+        )
+        product = tf.matmul(bottleneck, tf.constant(head.weights))
+        logits = tf.add(product, tf.constant(head.bias), name=graph_spec.LOGITS_NODE)
+        tf.nn.softmax(logits, name=final_tensor_name)
+    serialized: bytes = graph.as_graph_def().SerializeToString(deterministic=True)
+    return serialized
+
+
+def write_labels(path: str | Path, labels: Sequence[str]) -> None:
+    """One label a line, UTF-8, in the order of the graph's output."""
+    _write(path, "".join(f"{label}\n" for label in labels).encode())
+
+
+def write_graph(path: str | Path, graph: bytes) -> None:
+    _write(path, graph)
+
+
+def _write(path: str | Path, data: bytes) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_bytes(path, data)
