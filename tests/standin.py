@@ -1,0 +1,59 @@
+"""A stand-in for InceptionV3 that needs no weights: average pooling over a grid.
+
+``python -m tests.standin bottlenecks|retrain FLAGS...`` runs a command with it.
+"""
+
+import hashlib
+import sys
+
+import numpy as np
+
+GRID = 26  # 26 x 26 x 3 = 2028 of the 2048 numbers; the rest are 0
+CELL = 11
+
+
+class StandIn:
+    """An extractor that runs in NumPy, and whose graph gives the same numbers.
+
+    ``tag`` makes another fingerprint of it, ``seconds`` makes each batch slow.
+    """
+
+    def __init__(self, tag: str = "", seconds: float = 0.0) -> None:
+        self.description = {"architecture": "average pooling", "weights": f"none{tag}"}
+        self.fingerprint = hashlib.sha256(f"average pooling {tag}".encode()).hexdigest()
+        self.seconds = seconds
+        self.batches: list[int] = []
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        import time
+
+        assert pixels.dtype == np.uint8
+        assert pixels.shape[1:] == (299, 299, 3)
+        self.batches.append(len(pixels))
+        time.sleep(self.seconds)
+        side = GRID * CELL
+        cells = pixels[:, :side, :side].astype(np.float32) / np.float32(127.5) - 1
+        cells = cells.reshape(-1, GRID, CELL, GRID, CELL, 3).mean(axis=(2, 4), dtype=np.float32)
+        flat = cells.reshape(len(pixels), -1)
+        return np.pad(flat, ((0, 0), (0, 2048 - flat.shape[1])))
+
+    @property
+    def frozen(self) -> bytes:
+        from bottlenecks.inception import BOTTLENECK_NODE, INPUT_NODE
+        from bottlenecks.quiet_tensorflow import import_tensorflow
+
+        tf = import_tensorflow()
+        side = GRID * CELL
+        with tf.Graph().as_default() as graph:
+            x = tf.compat.v1.placeholder(tf.float32, (None, 299, 299, 3), name=INPUT_NODE)
+            pooled = tf.nn.avg_pool2d(x[:, :side, :side], CELL, CELL, "VALID")
+            flat = tf.reshape(pooled, (-1, GRID * GRID * 3))
+            tf.pad(flat, ((0, 0), (0, 2048 - GRID * GRID * 3)), name=BOTTLENECK_NODE)
+        return graph.as_graph_def().SerializeToString(deterministic=True)
+
+
+if __name__ == "__main__":
+    import importlib
+
+    main = importlib.import_module(f"{sys.argv[1]}.cli").main
+    raise SystemExit(main(sys.argv[2:], extractor=StandIn()))
