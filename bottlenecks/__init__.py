@@ -17,6 +17,7 @@ images             image folder -> labelled image files
 reading            image files -> bytes, several at once
 decode             file bytes -> pixels; the only decoder
 quiet_tensorflow   the one place where TensorFlow is imported
+frozen             run a frozen graph in little memory
 weights            imagenet, random or a file -> checked weights
 inception          weights -> frozen InceptionV3: pixels -> vectors
 shard              rows <-> the bytes of one HDF5 file

@@ -34,7 +34,7 @@ class Config:
         choices=PRECISIONS,
         metavar="|".join(PRECISIONS),
     )
-    batch_size: int = flag(32, "photos that go through the network at once", metavar="N")
+    batch_size: int = flag(16, "photos that go through the network at once", metavar="N")
     strict: bool = flag(False, "stop at the first image that cannot be read")
 
     def __post_init__(self) -> None:

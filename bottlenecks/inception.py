@@ -15,6 +15,7 @@ from bottlenecks import atomic
 from bottlenecks.config import PRECISIONS
 from bottlenecks.decode import DECODE_VERSION, INPUT_SIZE
 from bottlenecks.errors import UsageError, WeightsError, shown
+from bottlenecks.frozen import import_frozen
 from bottlenecks.quiet_tensorflow import import_tensorflow
 from bottlenecks.weights import OnDownload, Weights, check_weights_argument, find_weights
 
@@ -78,6 +79,7 @@ class InceptionV3:
         self.precision = precision
         self._weights_argument = weights
         self._on_download = on_download
+        self._not_kept: bytes | None = None  # the frozen network, where it cannot be on disk
 
     @functools.cached_property
     def weights(self) -> Weights:
@@ -105,13 +107,15 @@ class InceptionV3:
             "precision": self.precision,
         }
 
-    @functools.cached_property
+    @property
     def frozen(self) -> bytes:
         """The network as a serialized GraphDef of constants, `INPUT_NODE` to `BOTTLENECK_NODE`.
 
         Kept in ``model_dir`` under the sha256 of its bytes, so that Keras' model is built once
         for each weights. Raises `WeightsError`.
         """
+        if self._not_kept is not None:
+            return self._not_kept
         source = hashlib.sha256(f"{_FREEZE_VERSION} {self.weights.sha256}".encode()).hexdigest()
         stem = f"{ARCHITECTURE}-{source[:12]}"
         for path in self.model_dir.glob(f"{stem}-*.pb"):
@@ -127,6 +131,7 @@ class InceptionV3:
             atomic.write_bytes(path, data)
         except OSError as error:
             log.warning("cannot keep the frozen network in %s: %s", shown(path.parent), error)
+            self._not_kept = data
         return data
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
@@ -136,22 +141,19 @@ class InceptionV3:
 
     @functools.cached_property
     def _run(self) -> Callable[[np.ndarray], np.ndarray]:
-        frozen = self.frozen
         tf = import_tensorflow()
-        graph_def = tf.compat.v1.GraphDef.FromString(frozen)
+        graph_def = tf.compat.v1.GraphDef.FromString(self.frozen)
         with tf.Graph().as_default() as graph:
             pixels = tf.compat.v1.placeholder(tf.uint8, (None, *INPUT_SIZE, 3))
-            (vectors,) = tf.import_graph_def(
-                graph_def,
-                input_map={f"{INPUT_NODE}:0": tf.cast(pixels, tf.float32) / 127.5 - 1.0},
-                return_elements=[f"{BOTTLENECK_NODE}:0"],
-                name="",
-            )
+            scaled = tf.cast(pixels, tf.float32) / 127.5 - 1.0
+            initialise = import_frozen(graph_def, {f"{INPUT_NODE}:0": scaled})
+            vectors = graph.get_tensor_by_name(f"{BOTTLENECK_NODE}:0")
         config = tf.compat.v1.ConfigProto()
         if self.precision == "bfloat16":
             # tensorflow/core/protobuf/rewriter_config.proto: Toggle.ON = 1
             config.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 = 1
         session = tf.compat.v1.Session(graph=graph, config=config)
+        initialise(session)
         run: Callable[[np.ndarray], np.ndarray] = session.make_callable(vectors, [pixels])
         return run
 

@@ -13,8 +13,7 @@ LINE_SECONDS = 10.0
 class ProgressBar:
     """A tqdm bar in a terminal, else a plain line now and then.
 
-    Callable with ``(done, total, unit_scale)``; use as a context manager. The rate counts only
-    what was done since the first call.
+    Callable with ``(done, total)``; use as a context manager.
     """
 
     def __init__(self, what: str, unit: str, unit_scale: bool = False) -> None:
@@ -53,7 +52,7 @@ class ProgressBar:
 
     def _show_line(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if not self._started:
+        if not self._initial:  # the start of the network says nothing about its speed
             self._started = self._last_line = now
             self._initial = done
         elif now - self._last_line >= LINE_SECONDS:

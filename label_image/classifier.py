@@ -12,12 +12,13 @@ import numpy as np
 
 from bottlenecks.decode import INPUT_SIZE, decode
 from bottlenecks.errors import BadImageError, GraphError, shown
+from bottlenecks.frozen import import_frozen
 from bottlenecks.quiet_tensorflow import import_tensorflow
 from bottlenecks.reading import in_order, read_file
 from label_image.graph import find_input, find_output, read_graph, read_labels
 from retrain.graph_spec import MUL_NODE
 
-BATCH_SIZE = 32
+BATCH_SIZE = 16
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Classifier:
         tf = import_tensorflow()
         with tf.Graph().as_default() as tf_graph:
             try:
-                tf.import_graph_def(graph_def, name="")
+                initialise = import_frozen(graph_def, {})
             except ValueError as error:
                 reason = " ".join(str(error).split())[:300]
                 raise GraphError(f"cannot load the graph {shown(graph)}: {reason}") from error
@@ -82,7 +83,9 @@ class Classifier:
         is_mul = source.name == f"{MUL_NODE}:0"
         self._mean = input_mean if input_mean is not None else 127.5 if is_mul else 0.0
         self._std = input_std if input_std is not None else 127.5 if is_mul else 255.0
-        self._run = tf.compat.v1.Session(graph=tf_graph).make_callable(output, [source])
+        session = tf.compat.v1.Session(graph=tf_graph)
+        initialise(session)
+        self._run = session.make_callable(output, [source])
 
     def classify(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[Result]:
         """Yield a `Result` for each photo, in order, in batches.

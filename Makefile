@@ -1,0 +1,44 @@
+# The targets that a newcomer needs; `make help` lists them.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bottlenecks clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/installed  ## handwritten digits: make photos, retrain on them, label new ones
+	$(BIN)/python examples/digits.py
+
+test: $(VENV)/installed-tools  ## run the tests (no network needed)
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-tools  ## ruff's checks and format, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+ifdef IMAGE_DIR
+bottlenecks: $(VENV)/installed  ## stage one alone: make bottlenecks IMAGE_DIR=Dataset [ARGS="--flag ..."]
+	$(BIN)/python -m bottlenecks --image_dir "$(IMAGE_DIR)" $(ARGS)
+else
+bottlenecks:
+	@echo 'error: name the image folder: make bottlenecks IMAGE_DIR=Dataset' >&2; exit 2
+endif
+
+clean:  ## remove what make made; caches, graphs and photos of yours stay
+	rm -rf $(VENV) build demo_data *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find bottlenecks retrain label_image tests examples -name __pycache__ -prune -exec rm -rf {} +
+
+# Stamps: installed again only when what is installed changes.
+$(VENV)/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/installed-tools: $(VENV)/installed
+	$(PIP) --editable '.[test]'
+	@touch $@

@@ -1,0 +1,60 @@
+"""Run a frozen graph with its large constants held in variables.
+
+TensorFlow copies a graph with its constants several times while it optimises it: an InceptionV3
+of constants was measured at 2.3 GB in batches of 32, against 1.4 GB this way, and took two to
+five times as long to give its first result; it is as fast afterwards.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bottlenecks.quiet_tensorflow import import_tensorflow
+
+_LARGE_BYTES = 4096  # smaller ones may be shapes, which must stay constants
+
+
+def import_frozen(graph_def: Any, input_map: Mapping[str, Any]) -> Callable[[Any], None]:
+    """Import ``graph_def`` into the default graph, as ``tf.import_graph_def`` without a prefix.
+
+    Empties ``graph_def``. Returns a function that gives the variables their values in a session;
+    call it once before the graph is run. Raises ``ValueError`` for a broken graph.
+    """
+    tf = import_tensorflow()
+    v1 = tf.compat.v1
+    controls = {name[1:] for node in graph_def.node for name in node.input if name[0] == "^"}
+    small = []
+    values = {}
+    for node in graph_def.node:
+        if _is_large(tf, node) and node.name not in controls:
+            values[node.name] = tf.make_ndarray(node.attr["value"].tensor)
+        else:
+            small.append(node)
+    network = v1.GraphDef(versions=graph_def.versions, library=graph_def.library)
+    network.node.extend(small)
+    graph_def.Clear()
+
+    assignments = []
+    mapped = dict(input_map)
+    for i, (name, value) in enumerate(values.items()):
+        placeholder = v1.placeholder(value.dtype, value.shape, name=f"initial_values/{i}")
+        variable = v1.get_variable(
+            f"variables/{i}", initializer=placeholder, trainable=False, use_resource=True
+        )
+        mapped[f"{name}:0"] = variable.read_value()
+        assignments.append((variable.initializer, placeholder, value))
+    tf.import_graph_def(network, input_map=mapped, name="")
+
+    def initialise(session: Any) -> None:
+        while assignments:
+            initializer, placeholder, value = assignments.pop()
+            session.run(initializer, {placeholder: value})
+
+    return initialise
+
+
+def _is_large(tf: Any, node: Any) -> bool:
+    if node.op != "Const":
+        return False
+    tensor = node.attr["value"].tensor
+    is_float = tensor.dtype == tf.float32.as_datatype_enum
+    return is_float and len(tensor.tensor_content) >= _LARGE_BYTES
