@@ -25,6 +25,8 @@ lock               one writer at a time
 cache              the shards of one fingerprint on disk
 stat_index         which files need not be read again
 builder            build(): all of it together
+housekeeping       list, verify and prune a cache folder
+takeout            the vectors as one HDF5 or NPZ file
 progress           how a build shows while it runs
 cli                the command line
 =================  ==========================================================

@@ -4,13 +4,35 @@ A file written here is seen under its name either not at all, or as it was befor
 whole; a process killed in between leaves at most a ``.<name>.<32 hex>.partial`` beside it.
 """
 
+import contextlib
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from bottlenecks.errors import OutputError, shown
 
 PARTIAL_SUFFIX = ".partial"
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a partial file's path to write to; what is there at the end goes under ``path``.
+
+    It is synced to the disk first. When the writing raises, the old file is untouched and the
+    partial one is removed.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
+    try:
+        yield partial
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
@@ -19,18 +41,8 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     Raises ``OSError`` (disk full, no permission, ...) with the old file untouched and no
     partial file left.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
-    try:
-        with open(partial, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    with replacing(path) as partial, open(partial, "xb") as file:
+        file.write(data)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -56,6 +68,21 @@ def check_place(path: str | os.PathLike[str], flag: str) -> None:
                     f"{shown(parent)}; choose another place"
                 )
             return
+
+
+def check_file_place(path: str | os.PathLike[str], flag: str) -> None:
+    """`check_place` for a file: a folder in its place is an error too."""
+    if Path(path).is_dir():
+        raise OutputError(f"--{flag} {shown(path)} is a folder; name a file")
+    check_place(path, flag)
+
+
+def check_folder_place(path: str | os.PathLike[str], flag: str) -> None:
+    """`check_place` for a folder: a file in its place is an error too."""
+    path = Path(path).expanduser()
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"--{flag} {shown(path)} is a file; name a folder")
+    check_place(path, flag)
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:

@@ -10,22 +10,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from bottlenecks import atomic
-from bottlenecks.cache import Cache
+from bottlenecks.cache import BAD_IMAGES_FILE, Cache
 from bottlenecks.config import Config
 from bottlenecks.decode import decode
-from bottlenecks.errors import BadImageError, ImageFolderError, OutputError, RetrainError, shown
+from bottlenecks.errors import BadImageError, ImageFolderError, RetrainError, shown
 from bottlenecks.images import ImageFolder, LabeledImage, Signature, scan
 from bottlenecks.inception import BOTTLENECK_SIZE, Extractor, InceptionV3
 from bottlenecks.reading import in_order, read_file
 from bottlenecks.stat_index import StatIndex
 
 COMMIT_SECONDS = 5.0  # at most this much work is lost when a run is killed
-BAD_IMAGES_FILE = "bad_images.csv"
 
 
 @dataclass(frozen=True)
@@ -111,10 +109,7 @@ def build(
 def check_folders(config: Config) -> None:
     """Raise `OutputError` where the folders that `build` writes to cannot be, making none."""
     for flag in ("bottleneck_dir", "model_dir"):
-        path = Path(getattr(config, flag)).expanduser()
-        if path.exists() and not path.is_dir():
-            raise OutputError(f"--{flag} {shown(path)} is a file; name a folder")
-        atomic.check_place(path, flag)
+        atomic.check_folder_place(getattr(config, flag), flag)
 
 
 @dataclass
@@ -134,7 +129,7 @@ class _Build:
     def run(self) -> BuildReport:
         cache = self.cache = Cache(self.config.bottleneck_dir, self.extractor.fingerprint)
         cache.load()
-        self.index = StatIndex(cache.folder / "stat_index.json")
+        self.index = StatIndex.of(cache)
         root = os.path.join(os.path.abspath(self.folder.root), "")
         self.index_path = {image.relpath: root + image.relpath for image in self.folder.images}
         unknown = []

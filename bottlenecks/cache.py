@@ -5,11 +5,11 @@ immutable shards (`bottlenecks.shard`). A row's key is the sha256 of an image fi
 so an edited image is another row, and a renamed or copied one is the same.
 """
 
+import contextlib
 import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from bottlenecks.errors import CacheError, DamagedShardError, OutputError, shown
 # A shard of this size or more is never rewritten; smaller ones are merged.
 LARGE_SHARD_BYTES = 64 * 2**20
 DAMAGED_SUFFIX = ".damaged"
+FOLDER_PREFIX = "inception_v3-"
+MODEL_FILE, INDEX_FILE, BAD_IMAGES_FILE = "model.json", "stat_index.json", "bad_images.csv"
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +35,8 @@ class Cache:
 
     def __init__(self, bottleneck_dir: str | os.PathLike[str], fingerprint: str) -> None:
         self.fingerprint = fingerprint
-        self.folder = Path(bottleneck_dir) / f"inception_v3-{fingerprint[:12]}"
-        self.damaged: list[str] = []  # names of shards that `load` found damaged
+        self.folder = Path(bottleneck_dir) / f"{FOLDER_PREFIX}{fingerprint[:12]}"
+        self.damaged: dict[str, str] = {}  # shards that `load` found damaged, and how
         self._shards: dict[str, int] = {}  # name -> bytes
         self._place: dict[bytes, tuple[str, int]] = {}  # key -> (shard, row)
 
@@ -44,28 +46,42 @@ class Cache:
     def __contains__(self, key: bytes) -> bool:
         return key in self._place
 
+    def keys(self) -> Iterable[bytes]:
+        return self._place.keys()
+
     def load(self) -> None:
         """Find the rows on disk. A damaged shard is warned of once, and none of it is served."""
+        for name, problem in self.check().items():
+            if name not in self.damaged:
+                self.damaged[name] = problem
+                log.warning(
+                    "the cache file %s is damaged: it %s; its images are computed again",
+                    shown(self.folder / name),
+                    problem,
+                )
+
+    def check(self, *, every_row: bool = False) -> dict[str, str]:
+        """Find the rows on disk and return what is wrong with which shard.
+
+        With ``every_row`` the vectors are read too, not only each file's hash, structure and keys.
+        """
         self._shards, self._place = {}, {}
-        known_damaged = set(self.damaged)
+        problems = {}
         for path in self._shard_paths():
             try:
                 image = path.read_bytes()
-                self._add(
-                    path.name, len(image), shard.unpack_keys(path.name, image, self.fingerprint)
-                )
+                if every_row:
+                    shard.unpack(path.name, image, self.fingerprint)
+                keys = shard.unpack_keys(path.name, image, self.fingerprint)
             except FileNotFoundError:
                 continue  # merged away by another run; its rows are in a shard of that run
             except DamagedShardError as error:
-                if path.name not in known_damaged:
-                    self.damaged.append(path.name)
-                    log.warning(
-                        "the cache file %s is damaged: it %s; its images are computed again",
-                        shown(path),
-                        error,
-                    )
+                problems[path.name] = str(error)
+            else:
+                self._add(path.name, len(image), keys)
+        return problems
 
-    @contextmanager
+    @contextlib.contextmanager
     def writing(self, description: Mapping[str, Any]) -> Iterator[None]:
         """Hold the cache's lock, with the folder made, cleaned up, and loaded again.
 
@@ -133,6 +149,29 @@ class Cache:
             result[to_rows] = self._rows(name)[1][from_rows]
         return result
 
+    def discard(self, keys: frozenset[bytes]) -> None:
+        """Remove rows; within `writing`. Each shard's other rows are on the disk before it goes."""
+        for name in list(self._shards):
+            shard_keys, vectors = self._rows(name)
+            kept = np.array([key.tobytes() not in keys for key in shard_keys])
+            if kept.all():
+                continue
+            if kept.any():
+                self._commit(shard_keys[kept], vectors[kept])
+            self._remove_shard(name)
+        self._place = {key: place for key, place in self._place.items() if key not in keys}
+
+    def remove(self) -> None:
+        """Remove this cache's files, and its folder if nothing else is in it."""
+        with lock.exclusive(self.folder):
+            for path in list(self.folder.iterdir()):
+                ours = path.name in (MODEL_FILE, INDEX_FILE, BAD_IMAGES_FILE)
+                if ours or path.suffix in (shard.SUFFIX, DAMAGED_SUFFIX, atomic.PARTIAL_SUFFIX):
+                    path.unlink()
+            (self.folder / lock.NAME).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
     def _shard_paths(self) -> list[Path]:
         try:
             return sorted(p for p in self.folder.iterdir() if p.suffix == shard.SUFFIX)
@@ -144,7 +183,7 @@ class Cache:
             ) from error
 
     def _check_model(self, description: dict[str, Any]) -> None:
-        path = self.folder / "model.json"
+        path = self.folder / MODEL_FILE
         text = json.dumps(description, indent=2, sort_keys=True) + "\n"
         try:
             found = json.loads(path.read_text("utf-8"))["fingerprint"]
@@ -187,5 +226,8 @@ class Cache:
         merged = self._commit(keys[first], vectors[first])
         for name in names:
             if name != merged:
-                del self._shards[name]
-                (self.folder / name).unlink(missing_ok=True)
+                self._remove_shard(name)
+
+    def _remove_shard(self, name: str) -> None:
+        del self._shards[name]
+        (self.folder / name).unlink(missing_ok=True)

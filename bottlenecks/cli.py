@@ -1,12 +1,13 @@
-"""python -m bottlenecks: flags -> config -> build -> printed summary -> exit code."""
+"""python -m bottlenecks: flags -> config -> build or housekeeping -> printed summary."""
 
 import logging
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bottlenecks.command import DONE, Parser, run
+from bottlenecks.command import DAMAGED, DONE, Parser, run
 from bottlenecks.config import Config
-from bottlenecks.errors import shown
+from bottlenecks.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from bottlenecks.builder import BuildReport
@@ -28,16 +29,109 @@ def main(argv: Sequence[str] | None = None, *, extractor: "Extractor | None" = N
 
 def _main(argv: Sequence[str] | None, extractor: "Extractor | None") -> int:
     parser = Parser(prog="python -m bottlenecks", description=DESCRIPTION)
-    parser.add_flags(Config)
-    config = Config(**parser.parse(argv))
+    parser.add_flags(Config, optional=["image_dir"])
+    group = parser.add_argument_group("afterwards, take the vectors elsewhere")
+    for suffix in ("hdf5", "npz"):
+        group.add_argument(
+            f"--export_{suffix}",
+            metavar="FILE",
+            help=f"write the vectors, paths and labels to one {suffix.upper()} file",
+        )
+    actions = parser.add_argument_group("instead, look after --bottleneck_dir")
+    for name, text in (
+        ("--list", "show the fingerprints with their weights, rows and size"),
+        ("--verify", "check every byte; exit code 1 if there is damage"),
+    ):
+        actions.add_argument(name, action="store_true", help=text)
+    actions.add_argument(
+        "--prune",
+        nargs="*",
+        metavar="FINGERPRINT",
+        help="remove these fingerprints, and with --image_dir rows whose images are gone",
+    )
+    actions.add_argument("--yes", action="store_true", help="prune without asking")
+    values = parser.parse(argv)
+    exports = {suffix: values.pop(f"export_{suffix}") for suffix in ("hdf5", "npz")}
+    listing, verify = values.pop("list"), values.pop("verify")
+    fingerprints, yes = values.pop("prune"), values.pop("yes")
+    if listing + verify + (fingerprints is not None) > 1:
+        raise UsageError("--list, --verify and --prune are for one at a time")
+    if listing or verify:
+        return _inspect(values["bottleneck_dir"], verify)
+    if fingerprints is not None:
+        return _prune(values["bottleneck_dir"], fingerprints, values["image_dir"], yes)
+    if values["image_dir"] is None:
+        raise UsageError("--image_dir is missing: name the folder that holds your photos")
+    return _build(Config(**values), exports, extractor)
 
+
+def _build(config: Config, exports: dict[str, str | None], extractor: "Extractor | None") -> int:
+    from bottlenecks import atomic, takeout
     from bottlenecks.builder import build
     from bottlenecks.progress import ProgressBar
 
+    for suffix, path in exports.items():
+        if path is not None:
+            atomic.check_file_place(path, f"export_{suffix}")
     with ProgressBar("bottlenecks", "images") as bar:
         extractor = extractor or make_extractor(config)
         report = build(config, extractor=extractor, on_progress=lambda p: bar(p.done, p.total))
-    print(summary(report))
+    print(summary(report), flush=True)
+    for suffix, export in (("hdf5", takeout.export_hdf5), ("npz", takeout.export_npz)):
+        if (path := exports[suffix]) is not None:
+            export(report, path)
+            print(f"exported        {len(report.images):>7} rows to {shown(path)}")
+    return DONE
+
+
+def _inspect(bottleneck_dir: str, verify: bool) -> int:
+    from bottlenecks.housekeeping import inspect
+
+    infos = inspect(bottleneck_dir, every_row=verify)
+    print("fingerprint   precision       rows  megabytes  weights")
+    for info in infos:
+        print(
+            f"{info.cache.fingerprint[:12]}  {info.precision:<9}  {info.rows:>9}  "
+            f"{info.size / 1e6:>9.1f}  {shown(info.weights)}"
+        )
+    problems = [problem for info in infos for problem in info.damaged]
+    for problem in problems:
+        print(f"damaged: {problem}")
+    for info in infos:
+        if info.set_aside:
+            print(f"{info.set_aside} *.h5.damaged set aside in {shown(info.cache.folder)}")
+    if verify and not problems:
+        print("verified: every file and row is whole")
+    return DAMAGED if verify and problems else DONE
+
+
+def _prune(bottleneck_dir: str, fingerprints: list[str], image_dir: str | None, yes: bool) -> int:
+    from bottlenecks.housekeeping import plan_pruning, prune
+
+    if not fingerprints and image_dir is None:
+        raise UsageError(
+            "--prune needs fingerprints to remove (--list shows them), or --image_dir to remove "
+            "the rows whose images are not there"
+        )
+    pruning = plan_pruning(bottleneck_dir, fingerprints, image_dir)
+    if pruning.is_empty:
+        print("Nothing to remove.")
+        return DONE
+    for cache in pruning.caches:
+        print(f"all of {shown(cache.folder)}")
+    for cache, keys in pruning.rows:
+        print(
+            f"{len(keys)} of {len(cache)} rows of {shown(cache.folder)}: no such image in "
+            f"{shown(str(image_dir))}"
+        )
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError("nothing was removed: --prune asks first; --yes answers for you")
+        if input("Remove this? [y/N] ").strip().lower() not in ("y", "yes"):
+            print("Nothing was removed.")
+            return DONE
+    prune(pruning)
+    print("Removed.")
     return DONE
 
 

@@ -1,7 +1,7 @@
 """What the three commands share: flags made from a dataclass, one-line errors, exit codes.
 
-Exit codes: 0 done, 2 a usage, data or configuration error, 130 and 143 interrupted by Ctrl-C
-and SIGTERM.
+Exit codes: 0 done, 1 ``--verify`` found damage, 2 a usage, data or configuration error, 130 and
+143 interrupted by Ctrl-C and SIGTERM.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from bottlenecks.errors import RetrainError, UsageError, shown
 
-DONE, ERROR, INTERRUPTED, TERMINATED = 0, 2, 130, 143
+DONE, DAMAGED, ERROR, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 class Terminated(BaseException):
@@ -45,8 +45,11 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
         )
 
-    def add_flags(self, config: type) -> None:
-        """Add a flag for every field of the dataclass ``config`` that `flag` made."""
+    def add_flags(self, config: type, optional: Sequence[str] = ()) -> None:
+        """Add a flag for every field of the dataclass ``config``, made with `flag`.
+
+        Those without a default are required, but for the ``optional`` ones.
+        """
         types = typing.get_type_hints(config)
         for field in dataclasses.fields(config):
             options = dict(field.metadata)
@@ -61,7 +64,7 @@ class Parser(argparse.ArgumentParser):
                 if not required and field.default not in (None, ""):
                     options["help"] += " (default: %(default)s)"
             if required:
-                options["required"] = True
+                options["required"] = field.name not in optional
             else:
                 options["default"] = field.default
             self.add_argument(f"--{field.name}", **options)

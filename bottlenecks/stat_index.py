@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from bottlenecks import atomic
+from bottlenecks.cache import INDEX_FILE, Cache
 from bottlenecks.images import Signature
 
 # A file changed this shortly before it was read may change again without another time stamp:
@@ -17,6 +18,10 @@ _TICK_NS, _COARSE_TICK_NS = 20_000_000, 2_000_000_000
 
 class StatIndex:
     """The hashes of files that have not changed since they were read; paths are absolute."""
+
+    @classmethod
+    def of(cls, cache: Cache) -> "StatIndex":
+        return cls(cache.folder / INDEX_FILE)
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -8,7 +8,7 @@ import bottlenecks.config
 from bottlenecks import atomic
 from bottlenecks.command import flag
 from bottlenecks.config import require
-from bottlenecks.errors import OutputError, UsageError, shown
+from bottlenecks.errors import UsageError, shown
 from retrain import graph_spec
 
 # Flags of retrain.py that do nothing yet: using one is an error, not a silent pass.
@@ -102,13 +102,6 @@ class Config(bottlenecks.config.Config):
     def check_outputs(self) -> None:
         """Raise `OutputError` where an output cannot be written; makes nothing."""
         for name in ("output_graph", "output_labels"):
-            path = Path(getattr(self, name))
-            if path.is_dir():
-                raise OutputError(f"--{name} {shown(path)} is a folder; name a file")
-            atomic.check_place(path, name)
+            atomic.check_file_place(getattr(self, name), name)
         if self.summaries_dir is not None:
-            if Path(self.summaries_dir).is_file():
-                raise OutputError(
-                    f"--summaries_dir {shown(self.summaries_dir)} is a file; name a folder"
-                )
-            atomic.check_place(self.summaries_dir, "summaries_dir")
+            atomic.check_folder_place(self.summaries_dir, "summaries_dir")

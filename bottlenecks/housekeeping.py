@@ -1,0 +1,166 @@
+"""Look after a cache folder: what is in it, is it whole, remove what is no longer wanted."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bottlenecks.cache import DAMAGED_SUFFIX, FOLDER_PREFIX, MODEL_FILE, Cache
+from bottlenecks.errors import BadImageError, CacheError, shown
+from bottlenecks.images import scan
+from bottlenecks.reading import read_file
+from bottlenecks.stat_index import StatIndex
+
+
+@dataclass(frozen=True)
+class CacheInfo:
+    """One fingerprint in a cache folder. ``size`` is in bytes, of all its files."""
+
+    cache: Cache
+    weights: str
+    precision: str
+    rows: int
+    size: int
+    damaged: tuple[str, ...]  # what is wrong with which file
+    set_aside: int  # *.h5.damaged files of earlier runs
+
+
+def find_caches(bottleneck_dir: str | os.PathLike[str]) -> list[Cache]:
+    """The caches below ``bottleneck_dir``, by name. Raises `CacheError` where there is none."""
+    folder = Path(bottleneck_dir)
+    names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    caches = [
+        Cache(folder, _fingerprint(folder / name))
+        for name in names
+        if re.fullmatch(FOLDER_PREFIX + "[0-9a-f]{12}", name) and (folder / name).is_dir()
+    ]
+    if not caches:
+        raise CacheError(
+            f"there is no bottleneck cache in {shown(folder)}; name the folder with "
+            "--bottleneck_dir"
+        )
+    return caches
+
+
+def inspect(bottleneck_dir: str | os.PathLike[str], *, every_row: bool = False) -> list[CacheInfo]:
+    """What is in a cache folder; with ``every_row`` all data is read and checked too."""
+    infos = []
+    for cache in find_caches(bottleneck_dir):
+        description = _description(cache.folder)
+        problems = cache.check(every_row=every_row)
+        if description.get("fingerprint") != cache.fingerprint:
+            problems[MODEL_FILE] = "is missing or damaged; the next run writes it again"
+        files = [entry for entry in os.scandir(cache.folder) if entry.is_file()]
+        infos.append(
+            CacheInfo(
+                cache=cache,
+                weights=str(description.get("weights", "unknown")),
+                precision=str(description.get("precision", "unknown")),
+                rows=len(cache),
+                size=sum(entry.stat().st_size for entry in files),
+                damaged=tuple(f"{shown(cache.folder / n)} {why}" for n, why in problems.items()),
+                set_aside=sum(entry.name.endswith(DAMAGED_SUFFIX) for entry in files),
+            )
+        )
+    return infos
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What `plan_pruning` would remove: whole caches, and rows of the others."""
+
+    caches: tuple[Cache, ...]
+    rows: tuple[tuple[Cache, frozenset[bytes]], ...]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.caches and not self.rows
+
+
+def plan_pruning(
+    bottleneck_dir: str | os.PathLike[str],
+    fingerprints: Iterable[str],
+    image_dir: str | os.PathLike[str] | None,
+) -> Pruning:
+    """Decide what to remove, and remove nothing yet.
+
+    ``fingerprints`` (6 hex digits of each or more) name caches to remove whole. With
+    ``image_dir``, a row of the others goes if no file in that folder has its content.
+
+    Raises `CacheError` for an unknown fingerprint, and for an image that cannot be read, as its
+    row could not be told from those to remove.
+    """
+    caches = find_caches(bottleneck_dir)
+    doomed = [_by_fingerprint(caches, fingerprint) for fingerprint in fingerprints]
+    rows = []
+    if image_dir is not None:
+        kept = [cache for cache in caches if cache not in doomed]
+        wanted = _keys_in(image_dir, kept)
+        for cache in kept:
+            cache.load()
+            if gone := frozenset(cache.keys()) - wanted:
+                rows.append((cache, gone))
+    return Pruning(tuple(doomed), tuple(rows))
+
+
+def prune(pruning: Pruning) -> None:
+    """Carry it out; waits for runs that write to these caches. Raises ``OSError``."""
+    for cache in pruning.caches:
+        cache.remove()
+    for cache, keys in pruning.rows:
+        with cache.writing(_description(cache.folder)):
+            cache.discard(keys)
+
+
+def _fingerprint(folder: Path) -> str:
+    """The whole fingerprint of a cache folder, or the 12 digits of its name without model.json."""
+    digits = folder.name.removeprefix(FOLDER_PREFIX)
+    fingerprint = str(_description(folder).get("fingerprint", ""))
+    return fingerprint if fingerprint.startswith(digits) else digits
+
+
+def _description(folder: Path) -> dict[str, object]:
+    try:
+        description = json.loads((folder / MODEL_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return description if isinstance(description, dict) else {}
+
+
+def _by_fingerprint(caches: list[Cache], fingerprint: str) -> Cache:
+    digits = fingerprint.lower().removeprefix(FOLDER_PREFIX)
+    found = [c for c in caches if len(digits) >= 6 and c.fingerprint.startswith(digits)]
+    if len(found) != 1:
+        there = ", ".join(cache.fingerprint[:12] for cache in caches)
+        raise CacheError(
+            f"no cache has the fingerprint {shown(fingerprint)} (6 hex digits or more); there are "
+            f"{there}"
+        )
+    return found[0]
+
+
+def _keys_in(image_dir: str | os.PathLike[str], caches: list[Cache]) -> set[bytes]:
+    """The keys of all images below ``image_dir``; opens those that no stat index knows."""
+    folder = scan(image_dir)
+    indexes = [StatIndex.of(cache) for cache in caches]
+    root = os.path.join(os.path.abspath(folder.root), "")
+    keys = set()
+    for image in folder.images:
+        known = (index.get(root + image.relpath, image.file.signature) for index in indexes)
+        key = next((key for key in known if key is not None), None)
+        if key is None:
+            if image.file.problem:
+                continue
+            try:
+                data, _ = read_file(image.path)
+            except BadImageError as error:
+                raise CacheError(
+                    f"the image {shown(image.path)} {error}, so its row cannot be told from those "
+                    "to remove; make it readable or remove it, then prune again"
+                ) from error
+            key = hashlib.sha256(data).digest()
+        keys.add(key)
+    return keys
