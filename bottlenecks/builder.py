@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -125,6 +125,7 @@ class _Build:
     computed: int = 0
     copies: int = 0
     images_per_second: float = 0.0
+    is_writing: bool = False
 
     def run(self) -> BuildReport:
         cache = self.cache = Cache(self.config.bottleneck_dir, self.extractor.fingerprint)
@@ -139,54 +140,65 @@ class _Build:
                 self.keys[image.relpath] = key
             else:
                 unknown.append(image)
-        if unknown or cache.damaged or (cache.folder / BAD_IMAGES_FILE).exists():
-            with cache.writing(self.extractor.description):
-                try:
+        with ExitStack() as self.writing:
+            if cache.damaged:
+                self._start_writing()
+            try:
+                while unknown:
                     self._compute(unknown)
-                finally:
+                    # Rows that went while this run waited for the lock (pruned, or damaged).
+                    unknown = [i for i in self.folder.images if self._is_lost(i)]
+            finally:
+                if self.is_writing:
                     self._write_bad_images()
                     self.index.save()
+            if self.failed or (cache.folder / BAD_IMAGES_FILE).exists():
+                self._start_writing()
+                self._write_bad_images()
+            if self.is_writing:
                 cache.merge()
+        if not self.is_writing and (self.index.is_changed or cache.is_untidy):
+            # Nothing to compute, so nothing is lost where the cache cannot be written to.
+            with suppress(OSError), cache.tidying() as held:
+                if held:
+                    self.index.save()
         return self._report()
+
+    def _start_writing(self) -> None:
+        """Take the cache's lock until the end of the run, once there is something to write."""
+        if not self.is_writing:
+            self.writing.enter_context(self.cache.writing(self.extractor.description))
+            self.is_writing = True
+
+    def _is_lost(self, image: LabeledImage) -> bool:
+        return image.relpath in self.keys and self.keys[image.relpath] not in self.cache
 
     def _compute(self, unknown: list[LabeledImage]) -> None:
         """Read ``unknown``, run the network on what the cache lacks, commit as it goes."""
-        speed = _Speed()
-        pending = _Rows(self.cache)
-        batch: list[tuple[bytes, np.ndarray]] = []
-        in_batch: set[bytes] = set()
-
-        def flush() -> None:
-            if batch:
-                vectors = _checked_vectors(self.extractor, np.stack([p for _, p in batch]))
-                pending.add([key for key, _ in batch], vectors)
-                self.computed += len(batch)
-                self.images_per_second = speed.after(self.computed)
-                batch.clear()
-                in_batch.clear()
-
+        rows = _Rows(self.cache, self.extractor, self.config.batch_size)
         with ExitStack() as stack:
-            stack.callback(pending.commit)  # also when the run is interrupted
+            stack.callback(rows.commit)  # also when the run is interrupted
             pool = stack.enter_context(ThreadPoolExecutor(os.cpu_count()))
             ahead = 2 * self.config.batch_size
             results = stack.enter_context(closing(in_order(pool, self._read, unknown, ahead)))
             for image, result in results:
                 if isinstance(result, BadImageError):
                     self._fail(image, result)
-                else:
-                    self.keys[image.relpath] = result.key
-                    path = self.index_path[image.relpath]
-                    self.index.put(path, result.signature, result.key, result.read_ns)
-                    if result.key in pending or result.key in in_batch:
-                        self.copies += 1
-                    elif result.pixels is not None:
-                        batch.append((result.key, result.pixels))
-                        in_batch.add(result.key)
-                if len(batch) == self.config.batch_size:
-                    flush()
-                self._show_progress(len(batch))
-            flush()
-            self._show_progress(0)
+                    continue
+                self.keys[image.relpath] = result.key
+                path = self.index_path[image.relpath]
+                self.index.put(path, result.signature, result.key, result.read_ns)
+                if result.key in rows:
+                    self.copies += 1
+                elif result.key not in self.cache:
+                    self._start_writing()  # and see what another run has added
+                    if result.key not in self.cache and result.pixels is not None:
+                        rows.add(result.key, result.pixels)
+                self._show_progress(rows)
+            rows.flush()
+            self._show_progress(rows)
+        self.computed += rows.computed
+        self.images_per_second = rows.images_per_second
 
     def _read(self, image: LabeledImage) -> "_Read | BadImageError":
         """Read, hash, and, where its vector is not cached, decode one image; in a thread."""
@@ -209,9 +221,9 @@ class _Build:
                 "leave out --strict to skip it"
             )
 
-    def _show_progress(self, waiting: int) -> None:
-        done = len(self.keys) + len(self.failed) - waiting
-        self.on_progress(Progress(done, len(self.folder.images), self.computed))
+    def _show_progress(self, rows: "_Rows") -> None:
+        done = len(self.keys) + len(self.failed) - rows.waiting
+        self.on_progress(Progress(done, len(self.folder.images), self.computed + rows.computed))
 
     def _write_bad_images(self) -> None:
         path = self.cache.folder / BAD_IMAGES_FILE
@@ -262,45 +274,61 @@ class _Read:
 
 
 class _Rows:
-    """Computed rows on their way into the cache."""
+    """Images on their way through the network into the cache.
 
-    def __init__(self, cache: Cache) -> None:
-        self._cache = cache
-        self._keys: list[bytes] = []
-        self._vectors: list[np.ndarray] = []
-        self._all: set[bytes] = set()
-        self._committed = time.monotonic()
+    ``images_per_second`` leaves out the first batch, which starts the network, where there is
+    more to go by.
+    """
+
+    def __init__(self, cache: Cache, extractor: Extractor, batch_size: int) -> None:
+        self._cache, self._extractor, self._batch_size = cache, extractor, batch_size
+        self._keys: set[bytes] = set()  # all that were added
+        self._batch: dict[bytes, np.ndarray] = {}  # not yet through the network
+        self._ready: list[tuple[list[bytes], np.ndarray]] = []  # not yet committed
+        self._committed = self._since = time.monotonic()
+        self._first_batch = 0
+        self.computed = 0
+        self.images_per_second = 0.0
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self._all
+        return key in self._keys
 
-    def add(self, keys: list[bytes], vectors: np.ndarray) -> None:
-        self._keys += keys
-        self._vectors.append(vectors)
-        self._all.update(keys)
-        if time.monotonic() - self._committed > COMMIT_SECONDS:
+    @property
+    def waiting(self) -> int:
+        """Images that are not through the network yet."""
+        return len(self._batch)
+
+    def add(self, key: bytes, pixels: np.ndarray) -> None:
+        self._keys.add(key)
+        self._batch[key] = pixels
+        if len(self._batch) == self._batch_size:
+            self.flush()
+
+    def flush(self) -> None:
+        """Run the network on what is waiting; commit if the last time is long enough ago."""
+        if not self._batch:
+            return
+        vectors = _checked_vectors(self._extractor, np.stack(list(self._batch.values())))
+        self._ready.append((list(self._batch), vectors))
+        self._batch = {}
+        now = time.monotonic()
+        if self.computed:
+            self.computed += len(vectors)
+            self.images_per_second = (self.computed - self._first_batch) / (now - self._since)
+        else:
+            self.computed = self._first_batch = len(vectors)
+            self.images_per_second = len(vectors) / (now - self._since)
+            self._since = now
+        if now - self._committed > COMMIT_SECONDS:
             self.commit()
 
     def commit(self) -> None:
-        if self._keys:
-            self._cache.append(self._keys, np.concatenate(self._vectors))
-            self._keys, self._vectors = [], []
+        """Commit what is through the network."""
+        if self._ready:
+            keys = [key for keys, _ in self._ready for key in keys]
+            self._cache.append(keys, np.concatenate([vectors for _, vectors in self._ready]))
+            self._ready = []
         self._committed = time.monotonic()
-
-
-class _Speed:
-    """Images per second, without the start of the network where there is more to go by."""
-
-    def __init__(self) -> None:
-        self._since = time.monotonic()
-        self._first: int | None = None
-
-    def after(self, computed: int) -> float:
-        now = time.monotonic()
-        if self._first is None:
-            self._first, started, self._since = computed, self._since, now
-            return computed / (now - started)
-        return (computed - self._first) / (now - self._since)
 
 
 def _checked_vectors(extractor: Extractor, pixels: np.ndarray) -> np.ndarray:

@@ -46,8 +46,8 @@ class Cache:
     def __contains__(self, key: bytes) -> bool:
         return key in self._place
 
-    def keys(self) -> Iterable[bytes]:
-        return self._place.keys()
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._place)
 
     def load(self) -> None:
         """Find the rows on disk. A damaged shard is warned of once, and none of it is served."""
@@ -65,7 +65,7 @@ class Cache:
 
         With ``every_row`` the vectors are read too, not only each file's hash, structure and keys.
         """
-        self._shards, self._place = {}, {}
+        found = Cache(self.folder.parent, self.fingerprint)
         problems = {}
         for path in self._shard_paths():
             try:
@@ -78,7 +78,8 @@ class Cache:
             except DamagedShardError as error:
                 problems[path.name] = str(error)
             else:
-                self._add(path.name, len(image), keys)
+                found._add(path.name, len(image), keys)
+        self._shards, self._place = found._shards, found._place
         return problems
 
     @contextlib.contextmanager
@@ -99,10 +100,23 @@ class Cache:
             self._check_model({**description, "fingerprint": self.fingerprint})
             self.load()
             for name in self.damaged:
-                damaged = self.folder / name
-                if damaged.exists():
-                    os.replace(damaged, damaged.with_name(name + DAMAGED_SUFFIX))
+                self._set_aside(name)
             yield
+
+    @property
+    def is_untidy(self) -> bool:
+        """Whether a killed run has left partial files, or shards to merge."""
+        return len(self._small_shards()) > 1 or any(self.folder.glob(f".*{atomic.PARTIAL_SUFFIX}"))
+
+    @contextlib.contextmanager
+    def tidying(self) -> Iterator[bool]:
+        """Finish what a killed run left to do. Yields False, and does nothing, while one writes."""
+        with lock.exclusive(self.folder, wait=False) as held:
+            if held:
+                atomic.remove_partials(self.folder)
+                self.load()
+                self.merge()
+            yield held
 
     def append(self, keys: list[bytes], vectors: np.ndarray) -> None:
         """Commit rows: ``keys`` are n sha256 digests, ``vectors`` (n, 2048) float32.
@@ -118,7 +132,7 @@ class Cache:
         The merged shard is on the disk before the first small one goes; a kill in between
         leaves rows twice, which is harmless.
         """
-        small = [name for name, size in self._shards.items() if size < LARGE_SHARD_BYTES]
+        small = self._small_shards()
         if len(small) < 2:
             return
         group: list[str] = []
@@ -136,8 +150,22 @@ class Cache:
         """The vectors of ``keys`` in their order, (n, 2048) float32.
 
         Raises ``KeyError`` for a key that is not there, `CacheError` for a shard that was
-        damaged since `load`.
+        damaged since `load`; it is then set aside, so that the next run computes its images.
         """
+        keys = list(keys)
+        try:
+            return self._read(keys)
+        except FileNotFoundError:
+            self.load()  # another run has merged the shards meanwhile
+        try:
+            return self._read(keys)
+        except (FileNotFoundError, KeyError) as error:
+            raise CacheError(
+                f"files of the cache {shown(self.folder)} were removed while they were in use; run "
+                "the same command again"
+            ) from error
+
+    def _read(self, keys: list[bytes]) -> np.ndarray:
         places = [self._place[key] for key in keys]
         result = np.empty((len(places), shard.VECTOR_SIZE), np.float32)
         wanted: dict[str, tuple[list[int], list[int]]] = {}
@@ -171,6 +199,9 @@ class Cache:
             (self.folder / lock.NAME).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
+
+    def _small_shards(self) -> list[str]:
+        return [name for name, size in self._shards.items() if size < LARGE_SHARD_BYTES]
 
     def _shard_paths(self) -> list[Path]:
         try:
@@ -212,11 +243,16 @@ class Cache:
         path = self.folder / name
         try:
             return shard.unpack(name, path.read_bytes(), self.fingerprint)
-        except (DamagedShardError, FileNotFoundError) as error:
+        except DamagedShardError as error:
+            self._set_aside(name)
             raise CacheError(
-                f"the cache file {shown(path)} changed while it was in use: {error}; "
-                "run the same command again"
+                f"the cache file {shown(path)} {error}; it was set aside as *{DAMAGED_SUFFIX}: run "
+                "the same command again to compute its images anew"
             ) from error
+
+    def _set_aside(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(self.folder / name, self.folder / (name + DAMAGED_SUFFIX))
 
     def _merge(self, names: list[str]) -> None:
         parts = [self._rows(name) for name in names]

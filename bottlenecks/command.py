@@ -33,6 +33,18 @@ def flag(default: Any, help: str, **options: Any) -> Any:  # noqa: A002
     return dataclasses.field(default=default, metadata={"help": help, **options})
 
 
+def expand_home(config: Any) -> None:
+    """Replace a leading ``~`` in the path fields of a frozen dataclass made with `flag`.
+
+    The shell does so only where it sees a word of its own, not in ``--flag=~/folder``.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        names_a_path = field.metadata.get("metavar", "").rpartition("|")[2] in ("DIR", "FILE")
+        if names_a_path and isinstance(value, str):
+            object.__setattr__(config, field.name, os.path.expanduser(value))
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser for flags in retrain.py's spelling (``--image_dir``).
 

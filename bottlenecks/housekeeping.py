@@ -101,7 +101,7 @@ def plan_pruning(
         wanted = _keys_in(image_dir, kept)
         for cache in kept:
             cache.load()
-            if gone := frozenset(cache.keys()) - wanted:
+            if gone := frozenset(cache) - wanted:
                 rows.append((cache, gone))
     return Pruning(tuple(doomed), tuple(rows))
 

@@ -26,7 +26,7 @@ class StatIndex:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._entries: dict[str, list[int | str]] = {}
-        self._changed = False
+        self.is_changed = False
         try:
             checksum, _, body = path.read_bytes().partition(b"\n")
             if hashlib.sha256(body).hexdigest().encode() == checksum:
@@ -51,14 +51,14 @@ class StatIndex:
         tick = _TICK_NS if changed_ns % 1_000_000_000 else _COARSE_TICK_NS
         if changed_ns + tick < read_ns:
             self._entries[path] = [*signature, sha256.hex()]
-            self._changed = True
+            self.is_changed = True
         elif self._entries.pop(path, None) is not None:
-            self._changed = True
+            self.is_changed = True
 
     def save(self) -> None:
         """Write the index, if it changed. Raises ``OSError``."""
-        if not self._changed:
+        if not self.is_changed:
             return
         body = json.dumps(self._entries, separators=(",", ":")).encode()
         atomic.write_bytes(self.path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
-        self._changed = False
+        self.is_changed = False

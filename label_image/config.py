@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from bottlenecks.command import flag
+from bottlenecks.command import expand_home, flag
 from bottlenecks.config import require
 
 FORMATS = ("text", "json", "csv")
@@ -32,6 +32,7 @@ class Config:
     format: str = flag("text", "how to print", choices=FORMATS, metavar="|".join(FORMATS))
 
     def __post_init__(self) -> None:
+        expand_home(self)
         for name in ("num_top_predictions", "input_height", "input_width"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, "at least 1", value)
