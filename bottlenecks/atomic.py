@@ -72,9 +72,15 @@ def check_place(path: str | os.PathLike[str], flag: str) -> None:
 
 def check_file_place(path: str | os.PathLike[str], flag: str) -> None:
     """`check_place` for a file: a folder in its place is an error too."""
-    if Path(path).is_dir():
+    path = Path(path).expanduser()
+    if path.is_dir():
         raise OutputError(f"--{flag} {shown(path)} is a folder; name a file")
     check_place(path, flag)
+    if path.exists() and not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"--{flag} {shown(path)} cannot be replaced: no permission to write in "
+            f"{shown(path.parent)}; choose another place"
+        )
 
 
 def check_folder_place(path: str | os.PathLike[str], flag: str) -> None:

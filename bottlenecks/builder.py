@@ -20,7 +20,7 @@ from bottlenecks.decode import decode
 from bottlenecks.errors import BadImageError, ImageFolderError, RetrainError, shown
 from bottlenecks.images import ImageFolder, LabeledImage, Signature, scan
 from bottlenecks.inception import BOTTLENECK_SIZE, Extractor, InceptionV3
-from bottlenecks.reading import in_order, read_file
+from bottlenecks.reading import file_bytes, in_order
 from bottlenecks.stat_index import StatIndex
 
 COMMIT_SECONDS = 5.0  # at most this much work is lost when a run is killed
@@ -206,9 +206,9 @@ class _Build:
             if image.file.problem:
                 raise BadImageError(image.file.problem)
             read_ns = time.time_ns()
-            data, signature = read_file(image.path)
-            key = hashlib.sha256(data).digest()
-            pixels = None if key in self.cache else decode(data)
+            with file_bytes(image.path) as (data, signature):
+                key = hashlib.sha256(data).digest()
+                pixels = None if key in self.cache else decode(data)
             return _Read(key, signature, read_ns, pixels)
         except BadImageError as error:
             return error

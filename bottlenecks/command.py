@@ -33,15 +33,18 @@ def flag(default: Any, help: str, **options: Any) -> Any:  # noqa: A002
     return dataclasses.field(default=default, metadata={"help": help, **options})
 
 
-def expand_home(config: Any) -> None:
+def check_paths(config: Any) -> None:
     """Replace a leading ``~`` in the path fields of a frozen dataclass made with `flag`.
 
     The shell does so only where it sees a word of its own, not in ``--flag=~/folder``.
+    Raises `UsageError` for an empty path and one with a null byte.
     """
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         names_a_path = field.metadata.get("metavar", "").rpartition("|")[2] in ("DIR", "FILE")
         if names_a_path and isinstance(value, str):
+            if not value or "\0" in value:
+                raise UsageError(f"--{field.name} must be a path. Received: {value!r}")
             object.__setattr__(config, field.name, os.path.expanduser(value))
 
 
@@ -110,7 +113,9 @@ def run(main: Callable[[], int], resumable: bool = False) -> int:
     logging.basicConfig(format="%(message)s", handlers=[_StderrHandler()], force=True)
     previous = _on_sigterm(_terminate)
     try:
-        return main()
+        code = main()
+        sys.stdout.flush()  # so that a closed pipe is met here and not at the very end
+        return code
     except (KeyboardInterrupt, Terminated) as stop:
         resume = "; what was computed is kept, and the same command resumes" if resumable else ""
         print(f"\ninterrupted{resume}", file=sys.stderr)

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from bottlenecks.command import expand_home, flag
+from bottlenecks.command import check_paths, flag
 from bottlenecks.errors import UsageError
 
 PRECISIONS = ("float32", "bfloat16")
@@ -38,10 +38,8 @@ class Config:
     strict: bool = flag(False, "stop at the first image that cannot be read")
 
     def __post_init__(self) -> None:
-        expand_home(self)
+        check_paths(self)
         require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
-        for name in ("image_dir", "bottleneck_dir", "model_dir", "weights"):
-            require(getattr(self, name) != "", name, "a name", "''")
 
 
 def require(condition: bool, name: str, expected: str, received: object) -> None:

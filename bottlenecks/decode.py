@@ -3,9 +3,8 @@
 Training and labelling both read photos here, so that they see the same pixels.
 """
 
-import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from io import BytesIO
 from typing import Any
 
@@ -21,15 +20,17 @@ from PIL import (
 
 from bottlenecks.errors import BadImageError
 from bottlenecks.images import HEADER_BYTES, sniff
+from bottlenecks.reading import one_large
 
 # Part of the fingerprint: change it with anything here that changes a pixel.
 DECODE_VERSION = "pillow-bilinear-1"
 INPUT_SIZE = (299, 299)  # height, width of InceptionV3's input
 
 MAX_PIXELS = 90_000_000  # as Pillow's own limit
-MAX_JPEG_PIXELS = 200_000_000  # what phones make; JPEG decodes scaled down
-# From here on an image is decoded alone, so that several threads do not add up in memory.
-ALONE_FROM_PIXELS = 16_000_000
+MAX_JPEG_PIXELS = 200_000_000  # what phones make; baseline JPEG decodes scaled down
+MAX_MEMORY = 400_000_000  # bytes of an image's file and of its decoding together
+_LARGE_MEMORY = 64_000_000  # from here on an image is decoded alone
+_STRIP_PIXELS = 4_000_000  # other than JPEG is shrunk in strips of this size
 
 # The plugin classes are called directly: Image.open would apply Pillow's global pixel limit.
 _OPENERS: dict[str, Callable[[BytesIO], Any]] = {
@@ -50,7 +51,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_alone = threading.Lock()
 
 
 def decode(data: bytes, size: tuple[int, int] = INPUT_SIZE) -> np.ndarray:
@@ -75,8 +75,21 @@ def decode(data: bytes, size: tuple[int, int] = INPUT_SIZE) -> np.ndarray:
                     f"declares {width} x {height} pixels, at most {limit / 1e6:.0f} million "
                     "are read; save it smaller"
                 )
-            with _memory_for(width * height):
-                return _pixels(image, size)
+            orientation = _orientation(image)
+            height, width = size if orientation < 5 else size[::-1]  # 5 to 8 swap the sides
+            # The JPEG decoder can scale by 1/2, 1/4, 1/8 at almost no cost; twice the size that
+            # is needed leaves the rest to the antialiased resize. Other formats ignore this.
+            full_size = image.size
+            image.draft(None, (2 * width, 2 * height))
+            memory = _decoding_memory(image, full_size)
+            if len(data) + memory > MAX_MEMORY:
+                raise BadImageError(
+                    f"takes {(len(data) + memory) / 1e6:.0f} MB of memory to decode, at most "
+                    f"{MAX_MEMORY / 1e6:.0f} are used; save it smaller, or as an ordinary JPEG"
+                )
+            with one_large if memory > _LARGE_MEMORY else nullcontext():
+                image.load()
+                frame = _shrink(image, (width, height))
     except BadImageError:
         raise
     except MemoryError as error:
@@ -84,29 +97,48 @@ def decode(data: bytes, size: tuple[int, int] = INPUT_SIZE) -> np.ndarray:
     except Exception as error:  # Pillow raises nearly everything on broken files
         reason = str(error) or type(error).__name__
         raise BadImageError(f"broken {image_format} file: {reason}") from error
-
-
-def _memory_for(pixels: int) -> AbstractContextManager[Any]:
-    return _alone if pixels >= ALONE_FROM_PIXELS else nullcontext()
-
-
-def _pixels(image: Any, size: tuple[int, int]) -> np.ndarray:
-    height, width = size
-    orientation = _orientation(image)
-    if orientation >= 5:  # these swap the sides
-        height, width = width, height
-    # The JPEG decoder can scale by 1/2, 1/4, 1/8 at almost no cost; twice the size that is
-    # needed leaves the rest to the antialiased resize. Other formats ignore this.
-    image.draft(None, (2 * width, 2 * height))
-    image.load()
-    frame = _as_8_bit(image).resize((width, height), Image.Resampling.BILINEAR)
     if frame.mode == "RGBA":
-        white = Image.new("RGBA", frame.size, "white")
-        frame = Image.alpha_composite(white, frame)
+        frame = Image.alpha_composite(Image.new("RGBA", frame.size, "white"), frame)
     frame = frame.convert("RGB")
     if orientation in _UPRIGHT:
         frame = frame.transpose(_UPRIGHT[orientation])
     return np.asarray(frame)
+
+
+def _decoding_memory(image: Any, full_size: tuple[int, int]) -> int:
+    """Bytes that decoding takes at its peak, by the header (measured with Pillow 13).
+
+    ``full_size`` is that of the image before `draft`.
+    """
+    pixels: int = image.width * image.height
+    if image.format in ("JPEG", "MPO") and image.info.get("progressive"):
+        # All coefficients are kept, 2 bytes each, whatever the scale.
+        sampling = [horizontal * vertical for _, horizontal, vertical, _ in image.layer]
+        return int(2 * full_size[0] * full_size[1] * sum(sampling) / max(sampling))
+    if image.format == "WEBP":
+        return 20 * pixels
+    return pixels * {"1": 1, "L": 1, "P": 1, "I;16": 2}.get(image.mode, 4)
+
+
+def _shrink(image: Any, size: tuple[int, int]) -> Any:
+    """``image`` resized to ``size`` (width, height), in mode L, RGB or RGBA."""
+    x = max(1, image.width // (2 * size[0]))
+    y = max(1, image.height // (2 * size[1]))
+    if image.width * image.height > _STRIP_PIXELS and max(x, y) > 1:
+        # Converting and premultiplying alpha copy an image several times: do so strip by strip.
+        rows = max(1, _STRIP_PIXELS // image.width // y) * y
+        strips = []
+        for top in range(0, image.height, rows):
+            strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+            strips.append(_as_8_bit(strip).reduce((x, y)))
+        shrunk = Image.new(strips[0].mode, (strips[0].width, sum(s.height for s in strips)))
+        top = 0
+        for strip in strips:
+            shrunk.paste(strip, (0, top))
+            top += strip.height
+    else:
+        shrunk = _as_8_bit(image)
+    return shrunk.resize(size, Image.Resampling.BILINEAR)
 
 
 def _as_8_bit(image: Any) -> Any:

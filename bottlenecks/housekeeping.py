@@ -11,7 +11,7 @@ from pathlib import Path
 from bottlenecks.cache import DAMAGED_SUFFIX, FOLDER_PREFIX, MODEL_FILE, Cache
 from bottlenecks.errors import BadImageError, CacheError, shown
 from bottlenecks.images import scan
-from bottlenecks.reading import read_file
+from bottlenecks.reading import file_bytes
 from bottlenecks.stat_index import StatIndex
 
 
@@ -155,12 +155,12 @@ def _keys_in(image_dir: str | os.PathLike[str], caches: list[Cache]) -> set[byte
             if image.file.problem:
                 continue
             try:
-                data, _ = read_file(image.path)
+                with file_bytes(image.path) as (data, _):
+                    key = hashlib.sha256(data).digest()
             except BadImageError as error:
                 raise CacheError(
                     f"the image {shown(image.path)} {error}, so its row cannot be told from those "
                     "to remove; make it readable or remove it, then prune again"
                 ) from error
-            key = hashlib.sha256(data).digest()
         keys.add(key)
     return keys

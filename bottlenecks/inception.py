@@ -25,8 +25,9 @@ BOTTLENECK_SIZE = 2048
 # The frozen network's tensors, named as in the graph that retrain.py downloaded.
 INPUT_NODE = "Mul"  # (n, 299, 299, 3) float32 in [-1, 1]
 BOTTLENECK_NODE = "pool_3/_reshape"  # (n, 2048) float32
+NETWORK_SCOPE = "inception_v3"  # of all other nodes
 
-_FREEZE_VERSION = "folded-1"  # part of the frozen file's name: change it with `_freeze`
+_FREEZE_VERSION = "folded-2"  # part of the frozen file's name: change it with `_freeze`
 
 log = logging.getLogger(__name__)
 
@@ -250,16 +251,27 @@ def _freeze(model: Any) -> bytes:
     )
     frozen = convert_variables_to_constants_v2(function)
     graph_def = frozen.graph.as_graph_def()
-    _rename(graph_def, frozen.inputs[0].op.name, INPUT_NODE)
-    _rename(graph_def, frozen.outputs[0].op.name, BOTTLENECK_NODE)
+    _rename(
+        graph_def,
+        {frozen.inputs[0].op.name: INPUT_NODE, frozen.outputs[0].op.name: BOTTLENECK_NODE},
+    )
     serialized: bytes = graph_def.SerializeToString(deterministic=True)
     return serialized
 
 
-def _rename(graph_def: Any, old: str, new: str) -> None:
+def _rename(graph_def: Any, names: dict[str, str]) -> None:
+    """Rename nodes: as ``names`` says, the others by their place and operation.
+
+    Keras' own names count what was built before in the process; these give the same bytes.
+    """
+    nodes = [node for node in graph_def.node if node.op != "NoOp"]
+    del graph_def.node[:]
+    graph_def.node.extend(nodes)
+    renamed = dict(names)
+    for i, node in enumerate(graph_def.node):
+        renamed.setdefault(node.name, f"{NETWORK_SCOPE}/{i}_{node.op}")
+        node.name = renamed[node.name]
     for node in graph_def.node:
-        if node.name == old:
-            node.name = new
-        for i, source in enumerate(node.input):
-            if source.lstrip("^").split(":")[0] == old:
-                node.input[i] = source.replace(old, new, 1)
+        inputs = [renamed[source.split(":")[0]] for source in node.input if source[0] != "^"]
+        del node.input[:]
+        node.input.extend(inputs)

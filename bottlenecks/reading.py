@@ -1,9 +1,11 @@
 """Image files -> bytes, several at once."""
 
+import contextlib
 import os
 import stat
+import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,20 +13,28 @@ from bottlenecks.errors import BadImageError
 from bottlenecks.images import Signature, signature_of
 
 MAX_FILE_BYTES = 256 * 2**20
+LARGE_FILE_BYTES = 16 * 2**20
+
+# Held while a large image is read and decoded, so that several threads do not add up in memory.
+one_large = threading.RLock()
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def read_file(path: str | os.PathLike[str]) -> tuple[bytes, Signature]:
+@contextlib.contextmanager
+def file_bytes(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, Signature]]:
     """The bytes of a regular file, and its signature from when it was opened.
+
+    Only one large file at a time is in memory, until its ``with`` block ends.
 
     Raises `BadImageError` for what cannot be read or is larger than `MAX_FILE_BYTES`.
     """
-    try:
-        # Not to hang where a pipe has taken the file's place since the folder was listed.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        with open(os.open(path, flags), "rb") as file:
+    with contextlib.ExitStack() as stack:
+        try:
+            # Not to hang where a pipe has taken the file's place since the folder was listed.
+            flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+            file = stack.enter_context(open(os.open(path, flags), "rb"))
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise BadImageError("is no regular file (a folder, a pipe or a device)")
@@ -33,9 +43,12 @@ def read_file(path: str | os.PathLike[str]) -> tuple[bytes, Signature]:
                     f"has {status.st_size / 1e6:.0f} MB, at most {MAX_FILE_BYTES / 1e6:.0f} are "
                     "read; save it smaller"
                 )
-            return file.read(MAX_FILE_BYTES), signature_of(status)
-    except OSError as error:
-        raise BadImageError(f"cannot be read: {error.strerror or error}") from error
+            if status.st_size > LARGE_FILE_BYTES:
+                stack.enter_context(one_large)
+            data = file.read(MAX_FILE_BYTES)
+        except OSError as error:
+            raise BadImageError(f"cannot be read: {error.strerror or error}") from error
+        yield data, signature_of(status)
 
 
 def in_order(

@@ -14,7 +14,7 @@ from bottlenecks.decode import INPUT_SIZE, decode
 from bottlenecks.errors import BadImageError, GraphError, shown
 from bottlenecks.frozen import import_frozen
 from bottlenecks.quiet_tensorflow import import_tensorflow
-from bottlenecks.reading import in_order, read_file
+from bottlenecks.reading import file_bytes, in_order
 from label_image.graph import find_input, find_output, read_graph, read_labels
 from retrain.graph_spec import MUL_NODE
 
@@ -85,6 +85,7 @@ class Classifier:
         self._std = input_std if input_std is not None else 127.5 if is_mul else 255.0
         session = tf.compat.v1.Session(graph=tf_graph)
         initialise(session)
+        self._failures = (tf.errors.OpError, ValueError)
         self._run = session.make_callable(output, [source])
 
     def classify(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[Result]:
@@ -108,7 +109,14 @@ class Classifier:
         fed = (pixels.astype(np.float32) - np.float32(self._mean)) / np.float32(self._std)
         if self._fixed_batch is not None:  # fill the last batch up
             fed = np.resize(fed, (self._fixed_batch, *fed.shape[1:]))
-        scores = np.asarray(self._run(fed)).reshape(len(fed), -1)[: len(pixels)]
+        try:
+            scores = np.asarray(self._run(fed)).reshape(len(fed), -1)[: len(pixels)]
+        except self._failures as error:
+            reason = " ".join(str(error).split())[:300]
+            raise GraphError(
+                f"the graph cannot be run from its input to its output: {reason}; name others with "
+                "--input_layer and --output_layer"
+            ) from error
         if scores.shape[1] != len(self.labels):
             raise GraphError(
                 f"the graph gives {scores.shape[1]} scores for {len(self.labels)} labels; use the "
@@ -118,8 +126,8 @@ class Classifier:
 
     def _read(self, path: str) -> np.ndarray | BadImageError:
         try:
-            data, _ = read_file(path)
-            return decode(data, self._size)
+            with file_bytes(path) as (data, _):
+                return decode(data, self._size)
         except BadImageError as error:
             return error
 

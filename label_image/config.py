@@ -1,10 +1,12 @@
 """The settings of label_image: one frozen dataclass that the flags are made from."""
 
+import math
 from dataclasses import dataclass
 
-from bottlenecks.command import expand_home, flag
+from bottlenecks.command import check_paths, flag
 from bottlenecks.config import require
 
+MAX_SIDE = 4096  # pixels
 FORMATS = ("text", "json", "csv")
 
 
@@ -32,11 +34,14 @@ class Config:
     format: str = flag("text", "how to print", choices=FORMATS, metavar="|".join(FORMATS))
 
     def __post_init__(self) -> None:
-        expand_home(self)
+        check_paths(self)
         for name in ("num_top_predictions", "input_height", "input_width"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, "at least 1", value)
         for name in ("input_height", "input_width"):
             value = getattr(self, name)
-            require(value is None or value <= 4096, name, "at most 4096", value)
+            require(value is None or value <= MAX_SIDE, name, f"at most {MAX_SIDE}", value)
+        for name in ("input_mean", "input_std"):
+            value = getattr(self, name)
+            require(value is None or math.isfinite(value), name, "a finite number", value)
         require(self.input_std != 0, "input_std", "other than 0", self.input_std)

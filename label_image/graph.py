@@ -7,10 +7,12 @@ from typing import Any
 
 from bottlenecks.errors import GraphError, UnsafeGraphError, shown
 from bottlenecks.quiet_tensorflow import import_tensorflow
+from label_image.config import MAX_SIDE
 from retrain import graph_spec
 
 MAX_GRAPH_BYTES = 2**31 - 1  # protobuf's own limit
 MAX_CONSTANT_ELEMENTS = 2**28  # 1 GiB of float32, ten times InceptionV3
+MAX_FIXED_BATCH = 256
 
 # What image classifiers are made of, those of retrain.py's time too: arithmetic on tensors.
 # Whatever else a graph may hold (files, Python, loops, variables) has no place in one.
@@ -91,7 +93,10 @@ def _check_safe(graph_def: Any, path: str | Path) -> None:
                 f"({shown(node.name)}), which no image classifier needs; not loading it"
             )
         if node.op == "Const":
-            elements += math.prod(d.size for d in node.attr["value"].tensor.tensor_shape.dim)
+            sizes = [d.size for d in node.attr["value"].tensor.tensor_shape.dim]
+            elements += (
+                math.prod(sizes) if min(sizes, default=0) >= 0 else MAX_CONSTANT_ELEMENTS + 1
+            )
     if elements > MAX_CONSTANT_ELEMENTS:
         raise UnsafeGraphError(
             f"the graph {shown(path)} declares {elements} constant numbers; at most "
@@ -103,10 +108,16 @@ def find_input(graph: Any, name: str | None) -> Any:
     """The input tensor ``name`` of a ``tf.Graph``, or the one of the usual names it has."""
     usual = (graph_spec.MUL_NODE, graph_spec.PLACEHOLDER_NODE, "input")
     tensor = _find(graph, [name] if name else usual, "--input_layer")
-    if tensor.dtype.name != "float32" or tensor.shape.rank not in (None, 4):
+    shape = tensor.shape if tensor.shape.rank == 4 else (None,) * 4
+    limits = (MAX_FIXED_BATCH, MAX_SIDE, MAX_SIDE, 3)
+    fits = tensor.shape.rank in (None, 4) and all(
+        size is None or 1 <= size <= limit for size, limit in zip(shape, limits, strict=True)
+    )
+    if tensor.dtype.name != "float32" or not fits or shape[3] not in (None, 3):
         raise GraphError(
             f"the input {tensor.name} is {tensor.dtype.name} {tensor.shape}, expected float32 "
-            "(n, height, width, 3); name another with --input_layer"
+            f"(n, height, width, 3), n up to {limits[0]} and sides up to {MAX_SIDE}; name another "
+            "with --input_layer"
         )
     return tensor
 

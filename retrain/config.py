@@ -1,5 +1,6 @@
 """The settings of both stages: one frozen dataclass that the flags are made from."""
 
+import os
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,6 +12,7 @@ from bottlenecks.config import require
 from bottlenecks.errors import UsageError, shown
 from retrain import graph_spec
 
+_FILES = ("output_graph", "output_labels")
 # Flags of retrain.py that do nothing yet: using one is an error, not a silent pass.
 _NOT_YET = (
     *("flip_left_right", "random_crop", "random_scale", "random_brightness"),
@@ -74,8 +76,22 @@ class Config(bottlenecks.config.Config):
         require(0 <= self.seed < 2**32, "seed", "from 0 to 4294967295", self.seed)
         self._check_percentages()
         self._check_final_tensor_name()
-        if Path(self.output_graph).absolute() == Path(self.output_labels).absolute():
-            raise UsageError("--output_graph and --output_labels name the same file; they need two")
+        self._check_ways()
+
+    def _check_ways(self) -> None:
+        """No file that is written may lie in the way of another file or folder."""
+        written = {
+            name: Path(os.path.realpath(getattr(self, name)))
+            for name in (*_FILES, "summaries_dir", "bottleneck_dir", "model_dir")
+            if getattr(self, name) is not None
+        }
+        for name in _FILES:
+            for other, path in written.items():
+                if other != name and (written[name] == path or written[name] in path.parents):
+                    raise UsageError(
+                        f"--{name} {shown(written[name])} is in the way of --{other} "
+                        f"{shown(path)}; choose another place for one of them"
+                    )
 
     def _check_percentages(self) -> None:
         for name in ("testing_percentage", "validation_percentage"):
@@ -93,15 +109,16 @@ class Config(bottlenecks.config.Config):
         # tensorflow/core/framework/node_def_util.cc: what names a node may have
         well_formed = re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_./>-]*", name)
         require(bool(well_formed), "final_tensor_name", "a TensorFlow node name", shown(name))
-        if name.split("/")[0] in graph_spec.TAKEN_SCOPES:
+        # TensorFlow takes names that differ in case alone for the same.
+        if name.endswith("/") or name.split("/")[0].lower() in graph_spec.TAKEN_SCOPES:
             raise UsageError(
-                f"--final_tensor_name {name} is the name of another part of the graph; choose "
-                "another"
+                f"--final_tensor_name {name} ends in / or names another part of the graph; "
+                "choose another"
             )
 
     def check_outputs(self) -> None:
         """Raise `OutputError` where an output cannot be written; makes nothing."""
-        for name in ("output_graph", "output_labels"):
+        for name in _FILES:
             atomic.check_file_place(getattr(self, name), name)
         if self.summaries_dir is not None:
             atomic.check_folder_place(self.summaries_dir, "summaries_dir")

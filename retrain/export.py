@@ -5,6 +5,7 @@ from pathlib import Path
 
 from bottlenecks import atomic
 from bottlenecks.decode import INPUT_SIZE
+from bottlenecks.errors import UsageError
 from bottlenecks.inception import BOTTLENECK_NODE, INPUT_NODE
 from bottlenecks.quiet_tensorflow import import_tensorflow
 from retrain import graph_spec
@@ -42,22 +43,26 @@ def graph_bytes(frozen: bytes, head: Head, final_tensor_name: str = graph_spec.F
             return_elements=[f"{BOTTLENECK_NODE}:0"],
             name="",
         )
-        product = tf.matmul(bottleneck, tf.constant(head.weights))
-        logits = tf.add(product, tf.constant(head.bias), name=graph_spec.LOGITS_NODE)
-        tf.nn.softmax(logits, name=final_tensor_name)
+        with tf.name_scope(graph_spec.LOGITS_NODE.rpartition("/")[0]):
+            product = tf.matmul(bottleneck, tf.constant(head.weights))
+            bias = tf.constant(head.bias)
+        logits = tf.add(product, bias, name=graph_spec.LOGITS_NODE)
+        final = tf.nn.softmax(logits, name=final_tensor_name)
+    if final.op.name != final_tensor_name:
+        raise UsageError(f"--final_tensor_name {final_tensor_name} is taken; choose another")
     serialized: bytes = graph.as_graph_def().SerializeToString(deterministic=True)
     return serialized
 
 
-def write_labels(path: str | Path, labels: Sequence[str]) -> None:
-    """One label a line, UTF-8, in the order of the graph's output."""
-    _write(path, "".join(f"{label}\n" for label in labels).encode())
+def write(
+    graph_path: str | Path, graph: bytes, labels_path: str | Path, labels: Sequence[str]
+) -> None:
+    """Write the graph and its labels: one a line, UTF-8, in the order of the graph's output.
 
-
-def write_graph(path: str | Path, graph: bytes) -> None:
-    _write(path, graph)
-
-
-def _write(path: str | Path, data: bytes) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_bytes(path, data)
+    Both are on the disk before either gets its name, so that a full disk leaves the old pair.
+    """
+    for path in (graph_path, labels_path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with atomic.replacing(labels_path) as new_labels, atomic.replacing(graph_path) as new_graph:
+        new_labels.write_bytes("".join(f"{label}\n" for label in labels).encode())
+        new_graph.write_bytes(graph)

@@ -3,7 +3,7 @@
 They are those of the graphs that retrain.py wrote, so that its users' programs find them.
 """
 
-from bottlenecks.inception import BOTTLENECK_NODE, INPUT_NODE
+from bottlenecks.inception import BOTTLENECK_NODE, INPUT_NODE, NETWORK_SCOPE
 
 CONTENTS_NODE = "DecodeJpeg/contents"  # () string: the bytes of an image file
 PLACEHOLDER_NODE = "Placeholder"  # (n, 299, 299, 3) float32 in [0, 1], as with TF Hub
@@ -12,9 +12,9 @@ LOGITS_NODE = "final_training_ops/Wx_plus_b/add"  # (n, C) float32
 FINAL_NODE = "final_result"  # (n, C) float32, rows sum to 1; the default name
 
 TAKEN_SCOPES = frozenset(
-    name.split("/")[0]
+    name.split("/")[0].lower()
     for name in (
         *(CONTENTS_NODE, PLACEHOLDER_NODE, MUL_NODE, BOTTLENECK_NODE, LOGITS_NODE),
-        *("preprocess", "functional", "inception_v3"),
+        *("preprocess", NETWORK_SCOPE),
     )
 )

@@ -125,7 +125,7 @@ def _batches(n: int, size: int, random: np.random.Generator) -> Iterator[np.ndar
     order = random.permutation(n)
     at = 0
     while True:
-        if at + size > n:
+        if at + size > len(order):
             order = np.concatenate([order[at:], random.permutation(n)])
             at = 0
         yield order[at : at + size]

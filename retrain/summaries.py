@@ -1,5 +1,6 @@
 """TensorBoard event files: ``<summaries_dir>/train`` and ``/validation``, as retrain.py's."""
 
+import uuid
 from pathlib import Path
 from types import TracebackType
 
@@ -16,9 +17,12 @@ class Summaries:
 
     def __init__(self, summaries_dir: str | Path) -> None:
         self._tf = import_tensorflow()
+        run = uuid.uuid4().hex  # else two runs within a second would share a file
         with self._tf.Graph().as_default():  # the writer of TF 1 refuses eager mode
             self._writers = {
-                name: self._tf.compat.v1.summary.FileWriter(str(Path(summaries_dir) / name))
+                name: self._tf.compat.v1.summary.FileWriter(
+                    str(Path(summaries_dir) / name), filename_suffix=f".{run}"
+                )
                 for name in ("train", "validation")
             }
 

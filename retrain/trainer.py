@@ -11,7 +11,7 @@ from bottlenecks.inception import InceptionV3, NetworkExtractor
 from retrain.config import Config
 from retrain.dataset import Dataset, assemble, check_counts
 from retrain.evaluate import LabelScore, Score, score, score_labels
-from retrain.export import graph_bytes, write_graph, write_labels
+from retrain.export import graph_bytes, write
 from retrain.head import Fit, Head
 from retrain.summaries import Summaries
 
@@ -86,8 +86,7 @@ def train(
     head = _fit(config, dataset, listener)
     result = _test(config, dataset, head)
     graph = graph_bytes(extractor.frozen, head, config.final_tensor_name)
-    write_labels(config.output_labels, dataset.labels)
-    write_graph(config.output_graph, graph)
+    write(config.output_graph, graph, config.output_labels, dataset.labels)
     return result
 
 

@@ -4,11 +4,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from bottlenecks.builder import BuildReport
+from retrain.config import Config
+from retrain.dataset import Dataset
+from retrain.trainer import Evaluation, Listener, TrainingResult, train
+from tests.standin import StandIn
 
 ROOT = Path(__file__).resolve().parent.parent
 COLOURS = {"cyan": (0, 200, 200), "magenta": (200, 0, 200), "yellow": (200, 200, 0)}
@@ -96,3 +103,91 @@ def assert_one_error_line(result: subprocess.CompletedProcess[str], *mentions: s
     assert "Traceback" not in result.stderr
     for mention in mentions:
         assert mention in errors[0], errors[0]
+
+
+Call = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Call:
+    """Calls a command's ``main`` within this process, in ``tmp_path``; quicker than `run`.
+
+    ``call(main, "--flag", ..., extractor=StandIn())``.
+    """
+
+    def call_main(
+        main: Callable[..., int], *arguments: str | Path, **options: object
+    ) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(tmp_path)
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments], **options)
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, out, err)
+
+    return call_main
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A classifier of the colour data set with the stand-in, and what the run told on its way."""
+
+    config: Config
+    result: TrainingResult
+    report: BuildReport
+    dataset: Dataset
+    evaluations: tuple[Evaluation, ...]
+
+    @property
+    def graph(self) -> Path:
+        return Path(self.config.output_graph)
+
+    @property
+    def labels(self) -> Path:
+        return Path(self.config.output_labels)
+
+
+class Recorder(Listener):
+    """Keeps what `retrain.train` tells."""
+
+    def __init__(self) -> None:
+        self.reports: list[BuildReport] = []
+        self.datasets: list[Dataset] = []
+        self.evaluations: list[Evaluation] = []
+
+    def built(self, report: BuildReport) -> None:
+        self.reports.append(report)
+
+    def split(self, dataset: Dataset) -> None:
+        self.datasets.append(dataset)
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        self.evaluations.append(evaluation)
+
+
+def train_colours(folder: Path, **settings: object) -> Trained:
+    """Train with the stand-in on ``folder``/Dataset (made if missing); all output to ``folder``."""
+    if not (folder / "Dataset").exists():
+        make_dataset(folder / "Dataset")
+    config = Config(
+        **{
+            "image_dir": str(folder / "Dataset"),
+            "bottleneck_dir": str(folder / "cache"),
+            "model_dir": str(folder / "models"),
+            "output_graph": str(folder / "graph.pb"),
+            "output_labels": str(folder / "labels.txt"),
+            "how_many_training_steps": 200,
+            **settings,
+        }
+    )
+    recorder = Recorder()
+    result = train(config, extractor=StandIn(), listener=recorder)
+    (report,), (dataset,) = recorder.reports, recorder.datasets
+    return Trained(config, result, report, dataset, tuple(recorder.evaluations))
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """One training run for all tests that only look at its result."""
+    return train_colours(tmp_path_factory.mktemp("trained"))

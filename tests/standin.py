@@ -1,9 +1,11 @@
 """A stand-in for InceptionV3 that needs no weights: average pooling over a grid.
 
-``python -m tests.standin bottlenecks|retrain FLAGS...`` runs a command with it.
+``python -m tests.standin bottlenecks|retrain FLAGS...`` runs a command with it. With
+``STANDIN_SECONDS`` set, each batch takes that long and is announced by a line on stdout.
 """
 
 import hashlib
+import os
 import sys
 
 import numpy as np
@@ -52,8 +54,18 @@ class StandIn:
         return graph.as_graph_def().SerializeToString(deterministic=True)
 
 
+class Announcing(StandIn):
+    """Says when it begins a batch, so that a test knows when to interrupt it."""
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        print("batch", len(self.batches) + 1, flush=True)
+        return super().__call__(pixels)
+
+
 if __name__ == "__main__":
     import importlib
 
     main = importlib.import_module(f"{sys.argv[1]}.cli").main
-    raise SystemExit(main(sys.argv[2:], extractor=StandIn()))
+    seconds = os.environ.get("STANDIN_SECONDS")
+    extractor = Announcing(seconds=float(seconds)) if seconds else StandIn()
+    raise SystemExit(main(sys.argv[2:], extractor=extractor))

@@ -1,0 +1,173 @@
+"""A file is seen whole or as it was before, and nothing is left beside it."""
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bottlenecks import atomic
+from bottlenecks.errors import OutputError
+
+Failing = Callable[..., Any]
+
+
+def failing(error: BaseException) -> Failing:
+    def fail(*_: object, **__: object) -> Any:
+        raise error
+
+    return fail
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_writes_new_content_and_nothing_beside_it(tmp_path: Path) -> None:
+    atomic.write_bytes(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert names_in(tmp_path) == ["a"]
+
+
+def test_replaces_old_content(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old content")
+    atomic.write_bytes(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_old_content_is_seen_until_the_new_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    seen = {}
+
+    def replace(partial: Path, path: Path) -> None:
+        seen["before"] = path.read_bytes()
+        seen["partial"] = Path(partial).read_bytes()
+        rename(partial, path)
+
+    rename = os.replace
+    monkeypatch.setattr(os, "replace", replace)
+    atomic.write_bytes(tmp_path / "a", b"new")
+    assert seen == {"before": b"old", "partial": b"new"}
+
+
+def test_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    fsync, rename = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), fsync(fd)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (calls.append("replace"), rename(*paths)))
+    atomic.write_bytes(tmp_path / "a", b"new")
+    assert calls == ["fsync", "replace", "fsync"]  # the file, its name, the folder
+
+
+class _FullDisk(io.FileIO):
+    """A file that takes half of what is written to it."""
+
+    def write(self, data: Any) -> int:
+        super().write(data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+
+ERRORS = [OSError(28, "No space left on device"), KeyboardInterrupt(), SystemExit(1)]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("old", [b"old", None])
+def test_a_failure_keeps_the_old_content_and_leaves_no_partial(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    call: str,
+    old: bytes | None,
+) -> None:
+    path = tmp_path / "a"
+    if old is not None:
+        path.write_bytes(old)
+    monkeypatch.setattr(os, call, failing(error))
+    with pytest.raises(type(error)):
+        atomic.write_bytes(path, b"new")
+    assert names_in(tmp_path) == ([] if old is None else ["a"])
+    assert old is None or path.read_bytes() == old
+
+
+def test_a_full_disk_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(atomic, "open", _FullDisk, raising=False)
+    with pytest.raises(OSError, match="No space left"):
+        atomic.write_bytes(path, b"new content")
+    assert names_in(tmp_path) == ["a"]
+    assert path.read_bytes() == b"old"
+
+
+def test_a_file_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atomic, "open", failing(PermissionError(13, "denied")), raising=False)
+    with pytest.raises(PermissionError):
+        atomic.write_bytes(tmp_path / "a", b"new")
+    assert names_in(tmp_path) == []
+
+
+def test_a_missing_folder_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        atomic.write_bytes(tmp_path / "missing" / "a", b"new")
+    assert names_in(tmp_path) == []
+
+
+def test_text_is_utf8_and_names_keep_their_bytes(tmp_path: Path) -> None:
+    atomic.write_text(tmp_path / "a", "rosé\n" + os.fsdecode(b"\xff"))
+    assert (tmp_path / "a").read_bytes() == "rosé\n".encode() + b"\xff"
+
+
+def test_remove_partials_removes_nothing_else(tmp_path: Path) -> None:
+    for name in (".a.h5.0123.partial", ".partial", "kept.partial", ".lock", "a.h5"):
+        (tmp_path / name).touch()
+    atomic.remove_partials(tmp_path)
+    assert set(names_in(tmp_path)) - {".partial"} == {"kept.partial", ".lock", "a.h5"}
+
+
+def test_remove_partials_matches_what_write_bytes_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)  # as if killed before it
+    monkeypatch.setattr(os, "replace", failing(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        atomic.write_bytes(tmp_path / "a", b"new")
+    (partial,) = names_in(tmp_path)
+    assert partial.startswith(".a.")
+    monkeypatch.undo()
+    atomic.remove_partials(tmp_path)
+    assert names_in(tmp_path) == []
+
+
+def test_check_place_passes_and_makes_nothing(tmp_path: Path) -> None:
+    atomic.check_place(tmp_path / "a", "output_graph")
+    atomic.check_place(tmp_path / "new" / "deeper" / "a", "output_graph")
+    assert names_in(tmp_path) == []
+
+
+def test_check_place_takes_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    atomic.check_place("a", "output_graph")
+    with pytest.raises(OutputError):
+        atomic.check_place("file/a", "output_graph")
+
+
+@pytest.mark.parametrize("below", ["a", "new/a"])
+def test_check_place_refuses_a_place_below_a_file(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"--output_graph .*file") as caught:
+        atomic.check_place(tmp_path / "file" / below, "output_graph")
+    assert str(tmp_path / "file" / below) in str(caught.value)
+
+
+def test_check_place_refuses_a_folder_without_permission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may all
+    with pytest.raises(OutputError, match="permission"):
+        atomic.check_place(tmp_path / "new" / "a", "output_graph")

@@ -1,0 +1,241 @@
+"""Flags come from a dataclass, errors are one line, exit codes mean something."""
+
+import contextlib
+import dataclasses
+import errno
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from bottlenecks import command
+from bottlenecks.command import Parser, flag, run
+from bottlenecks.errors import RetrainError, UsageError
+from tests.conftest import ROOT
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a command might want to know."""
+
+    image_dir: str = flag(dataclasses.MISSING, "where the photos are", metavar="DIR")
+    learning_rate: float = flag(0.01, "size of a step")
+    how_many_training_steps: int = flag(4000, "how often")
+    summaries_dir: str | None = flag(None, "where the summaries go")
+    precision: str = flag("float32", "how exact", choices=("float32", "bfloat16"))
+    strict: bool = flag(False, "stop early")
+
+
+def parse(*arguments: str) -> Settings:
+    parser = Parser(prog="python -m program", description="A program.")
+    parser.add_flags(Settings)
+    return Settings(**parser.parse(arguments))
+
+
+@pytest.fixture(autouse=True)
+def _leave_logging_and_signals_alone() -> Iterator[None]:
+    handlers, previous = logging.root.handlers[:], signal.getsignal(signal.SIGTERM)
+    yield
+    logging.root.handlers[:] = handlers
+    assert signal.getsignal(signal.SIGTERM) is previous
+
+
+def failing(error: BaseException) -> Callable[[], int]:
+    def main() -> int:
+        raise error
+
+    return main
+
+
+def test_defaults_are_those_of_the_dataclass() -> None:
+    assert parse("--image_dir", "a") == Settings(image_dir="a")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--image_dir=a", "--learning_rate=0.5", "--how_many_training_steps=7", "--strict"],
+        ["--image-dir=a", "--learning-rate=0.5", "--how-many-training-steps=7", "--strict"],
+        ["--image-dir", "a", "--learning-rate", "0.5", "--how_many-training_steps", "7",
+         "--strict"],
+    ],
+)  # fmt: skip
+def test_spellings(arguments: list[str]) -> None:
+    assert parse(*arguments) == Settings("a", 0.5, 7, strict=True)
+
+
+@pytest.mark.parametrize("value", ["a-b_c", "--a-b", "x=y-z", "-1", ""])
+def test_a_value_is_taken_as_it_is(value: str) -> None:
+    assert parse(f"--image-dir={value}").image_dir == value
+
+
+def test_a_value_after_a_space_keeps_its_dashes() -> None:
+    assert parse("--image-dir", "a-b/c-d").image_dir == "a-b/c-d"
+
+
+def test_an_optional_value() -> None:
+    assert parse("--image_dir=a", "--summaries-dir=b-c").summaries_dir == "b-c"
+
+
+def test_two_dashes_end_the_flags() -> None:
+    parser = Parser(prog="program")
+    parser.add_flags(Settings)
+    parser.add_argument("photos", nargs="*")
+    values = parser.parse(["--image-dir", "a", "--", "--my-photo.jpg", "b"])
+    assert values["photos"] == ["--my-photo.jpg", "b"]
+
+
+def test_arguments_of_the_process_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["program", "--image-dir", "a"])
+    parser = Parser(prog="program")
+    parser.add_flags(Settings)
+    assert parser.parse()["image_dir"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mentions"),
+    [
+        ([], ["--image_dir"]),
+        (["--image_dir"], ["--image_dir"]),
+        (["--image_dir=a", "--learning_rat=1"], ["--learning_rat", "did you mean --learning_rate"]),
+        (["--image_dir=a", "--learning-rat", "1"], ["did you mean --learning_rate"]),
+        (["--image_dir=a", "--xyzzy"], ["--xyzzy", "--help"]),
+        (["--image_dir=a", "--strict=yes"], ["--strict"]),
+        (["--image_dir=a", "photo.jpg"], ["photo.jpg"]),
+        (["--image_dir=a", "--learning_rate=fast"], ["--learning_rate", "fast", "float"]),
+        (["--image_dir=a", "--how_many_training_steps=1.5"], ["--how_many_training_steps", "1.5"]),
+        (["--image_dir=a", "--precision=float16"], ["float16", "float32", "bfloat16"]),
+        (["--image=a"], ["--image"]),  # no abbreviations: they change when a flag is added
+    ],
+)
+def test_usage_errors(arguments: list[str], mentions: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(*arguments)
+    for mention in (*mentions, "python -m program --help"):
+        assert mention in str(caught.value)
+
+
+def test_help_names_every_flag_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse("--help")
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for field in dataclasses.fields(Settings):
+        assert f"--{field.name}" in text
+        assert field.metadata["help"] in " ".join(text.split())
+    for mention in ("default: 4000", "default: 0.01", "default: float32"):
+        assert mention in text
+    assert "None" not in text
+
+
+def test_the_help_texts_of_the_dataclass_are_not_changed() -> None:
+    before = [dict(field.metadata) for field in dataclasses.fields(Settings)]
+    for _ in range(2):
+        parse("--image_dir=a")
+    assert [dict(field.metadata) for field in dataclasses.fields(Settings)] == before
+
+
+def test_the_exit_code_is_that_of_main(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [run(lambda code=code: code) for code in (0, 1)] == [0, 1]
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "mention"),
+    [
+        (RetrainError("it is wrong"), "it is wrong"),
+        (UsageError("two\nlines\r\nor three"), "two lines or three"),
+        (MemoryError(), "memory"),
+        (FileNotFoundError(2, "No such file or directory", "/a/b.pb"), "/a/b.pb"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (OSError("something odd"), "something odd"),
+        (PermissionError(13, "Permission denied", os.fsdecode(b"/\xff\n")), "/\\xff\\n"),
+        (OSError(28, "No space left on device", "/a", None, "/b"), "/a"),
+    ],
+)
+def test_an_error_is_one_line(
+    error: Exception, mention: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(failing(error)) == command.ERROR == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert mention in err
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run(failing(ZeroDivisionError()))
+
+
+@pytest.mark.parametrize("resumable", [True, False])
+@pytest.mark.parametrize(
+    ("stop", "code"), [(KeyboardInterrupt(), 130), (command.Terminated(), 143)]
+)
+def test_interruptions(
+    stop: BaseException, code: int, resumable: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(failing(stop), resumable=resumable) == code
+    err = capsys.readouterr().err
+    assert "interrupted" in err
+    assert ("same command" in err) is resumable
+
+
+def test_sigterm_ends_main_even_where_exceptions_are_swallowed() -> None:
+    def main() -> int:
+        with contextlib.suppress(Exception):  # the way of much code
+            os.kill(os.getpid(), signal.SIGTERM)
+        return 0
+
+    assert run(main) == 143
+
+
+def test_help_goes_through_run_with_code_0() -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(lambda: parse("--help") and 1)
+    assert caught.value.code == 0
+
+
+def test_only_the_log_of_the_packages_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> int:
+        logging.getLogger("bottlenecks.cache").warning("a shard of %s", "yours")
+        logging.getLogger("retrain.trainer").warning("a label")
+        logging.getLogger("bottlenecks.cache").info("a detail")
+        for foreign in ("tensorflow", "absl", "PIL.Image", "bottlenecks_of_others", "root"):
+            logging.getLogger(foreign).error("noise")
+        return 0
+
+    run(main)
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: a shard of yours",
+        "warning: a label",
+    ]
+
+
+@pytest.mark.parametrize("text", ["'x' * 10**6", "'x'"], ids=["much", "little"])
+def test_a_reader_who_has_enough_is_no_error(text: str) -> None:
+    """``python -m bottlenecks ... | head -1``; little output is written only at the exit."""
+    program = (
+        f"from bottlenecks.command import run\nraise SystemExit(run(lambda: print({text}) or 0))"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        result = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": ""},
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        os.close(writer)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -1,0 +1,128 @@
+"""retrain.dataset: vectors and labels of each set belong to its images."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bottlenecks.builder import BuildReport, CachedImage
+from bottlenecks.cache import Cache
+from bottlenecks.errors import ImageFolderError
+from retrain.dataset import Dataset, Subset, assemble, check_counts
+from retrain.split import split_label
+
+LABELS = ("ant", "bee", "cat")
+
+
+def report_of(folder: Path, counts: dict[str, int]) -> BuildReport:
+    """A build of images whose vector is filled with their number, in the reports' order."""
+    cache = Cache(folder / "cache", "0" * 64)
+    images = [
+        CachedImage(label, f"{label}/{i:03}.jpg", f"Dataset/{label}/{i:03}.jpg", bytes(30) + key)
+        for label, count in sorted(counts.items())
+        for i in range(count)
+        for key in [ord(label[0]).to_bytes(1, "big") + i.to_bytes(1, "big")]
+    ]
+    vectors = np.array([np.full(2048, number_of(image), np.float32) for image in images])
+    backwards = slice(None, None, -1)  # the cache's order is its own
+    with cache.writing({}):
+        cache.append([image.key for image in images][backwards], vectors[backwards])
+    return BuildReport(cache, tuple(images), len(images), 0, 0, (), 0.0, 0, ())
+
+
+def number_of(image: CachedImage) -> float:
+    return image.key[30] * 1000.0 + image.key[31]
+
+
+def subsets(dataset: Dataset) -> dict[str, Subset]:
+    return {name: getattr(dataset, name) for name in ("training", "validation", "testing")}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return assemble(report_of(tmp_path, {"bee": 30, "ant": 40, "cat": 25}), 20, 30)
+
+
+def test_rows_are_the_images_own(dataset: Dataset) -> None:
+    assert dataset.labels == LABELS
+    for subset in subsets(dataset).values():
+        assert subset.x.dtype == np.float32
+        assert subset.y.dtype == np.int64
+        assert subset.x.shape == (len(subset), 2048)
+        assert subset.y.shape == (len(subset),)
+        for image, vector, y in zip(subset.images, subset.x, subset.y, strict=True):
+            np.testing.assert_array_equal(vector, np.full(2048, number_of(image)))
+            assert LABELS[y] == image.label
+
+
+def test_each_image_is_in_the_set_that_the_split_gives_it(dataset: Dataset) -> None:
+    found = {
+        image.relpath: name for name, subset in subsets(dataset).items() for image in subset.images
+    }
+    assert len(found) == 95 == sum(map(len, subsets(dataset).values()))
+    for label in LABELS:
+        own = {path: name for path, name in found.items() if path.startswith(label)}
+        assert own == split_label(own, 20, 30)
+
+
+def test_a_share_of_0_gives_an_empty_set_of_the_right_shape(tmp_path: Path) -> None:
+    dataset = assemble(report_of(tmp_path, {"ant": 5, "bee": 5}), 0, 50)
+    assert len(dataset.validation) == 0
+    assert dataset.validation.x.shape == (0, 2048)
+    assert len(dataset.training) + len(dataset.testing) == 10
+
+
+def test_one_label_is_an_error_that_names_it() -> None:
+    with pytest.raises(ImageFolderError, match=r"'roses'.*at least two"):
+        check_counts({"roses": 50})
+
+
+@pytest.mark.parametrize(("count", "shown"), [(1, "1 readable image;"), (2, "2 readable images;")])
+def test_fewer_than_three_images_are_an_error_that_names_label_and_count(
+    count: int, shown: str
+) -> None:
+    with pytest.raises(ImageFolderError, match=f"'bee' has {shown}"):
+        check_counts({"ant": 50, "bee": count})
+
+
+def test_three_images_are_enough() -> None:
+    check_counts({"ant": 3, "bee": 3})
+
+
+def test_assemble_checks_the_readable_images(tmp_path: Path) -> None:
+    with pytest.raises(ImageFolderError, match="'bee' has 2"):
+        assemble(report_of(tmp_path, {"ant": 5, "bee": 2}), 10, 10)
+
+
+def test_each_label_with_few_images_is_warned_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        assemble(report_of(tmp_path, {"ant": 20, "bee": 19, "cat": 3}), 10, 10)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 2
+    assert "'bee'" in messages[0] and "19" in messages[0]
+    assert "'cat'" in messages[1] and "3" in messages[1]
+
+
+def test_a_sample_keeps_rows_together(dataset: Dataset) -> None:
+    sample = dataset.training.sample(20, np.random.default_rng(0))
+    assert len(sample) == 20 == len({image.relpath for image in sample.images})
+    for image, vector, y in zip(sample.images, sample.x, sample.y, strict=True):
+        assert vector[0] == number_of(image)
+        assert LABELS[y] == image.label
+
+
+def test_samples_differ_from_draw_to_draw_and_are_seeded(dataset: Dataset) -> None:
+    random = np.random.default_rng(0)
+    first, second = (dataset.training.sample(20, random) for _ in range(2))
+    assert first.images != second.images
+    assert dataset.training.sample(20, np.random.default_rng(0)).images == first.images
+
+
+@pytest.mark.parametrize("size", [-1, 10_000])
+def test_a_sample_of_all(dataset: Dataset, size: int) -> None:
+    sample = dataset.testing.sample(size, np.random.default_rng(0))
+    assert sample.images == dataset.testing.images
+    np.testing.assert_array_equal(sample.x, dataset.testing.x)

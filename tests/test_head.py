@@ -1,0 +1,204 @@
+"""retrain.head: it learns what can be learned, and only that."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from retrain.head import L2, Fit, Head, Standardisation, _batches, softmax
+
+SIZE = 64  # numbers in a vector; the head works for any
+
+
+def gaussians(
+    n: int, classes: int = 3, distance: float = 1.0, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """``n`` vectors around the centres of ``classes``, and their labels."""
+    centres = np.random.default_rng(99).normal(0, distance, (classes, SIZE))
+    random = np.random.default_rng(seed)
+    y = random.integers(0, classes, n)
+    return (centres[y] + random.normal(0, 1, (n, SIZE))).astype(np.float32), y
+
+
+def fitted(x: np.ndarray, y: np.ndarray, **settings: float) -> Fit:
+    options = {"steps": 300, "batch_size": 100, "learning_rate": 0.01, "seed": 0, **settings}
+    fit = Fit(x, y, int(y.max()) + 1, **options)
+    for _ in range(options["steps"]):
+        fit.step()
+    return fit
+
+
+def accuracy(head: Head, x: np.ndarray, y: np.ndarray) -> float:
+    return float((head.predict(x).argmax(axis=1) == y).mean())
+
+
+def test_it_learns_separable_gaussians() -> None:
+    head = fitted(*gaussians(500)).head()
+    assert accuracy(head, *gaussians(500, seed=1)) == 1.0
+
+
+def test_shuffled_labels_score_like_chance() -> None:
+    """30 clusters of 3 labels: learned from the labels as they are, not from shuffled ones."""
+    (x, y), (x_test, y_test) = gaussians(600, classes=30), gaussians(2_000, classes=30, seed=1)
+    assert accuracy(fitted(x, y % 3).head(), x_test, y_test % 3) > 0.85
+    shuffled = np.random.default_rng(2).permutation(y % 3)
+    assert abs(accuracy(fitted(x, shuffled).head(), x_test, y_test % 3) - 1 / 3) < 0.1
+
+
+def test_probabilities() -> None:
+    x, y = gaussians(50)
+    probabilities = fitted(x, y).head().predict(x)
+    assert probabilities.shape == (50, 3)
+    assert probabilities.dtype == np.float32
+    assert (probabilities >= 0).all()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+
+
+def test_softmax_of_huge_logits_is_finite() -> None:
+    np.testing.assert_array_equal(softmax(np.float32([[1e30, 0, -1e30]])), [[1, 0, 0]])
+
+
+def test_the_folded_head_equals_the_standardised_one() -> None:
+    random = np.random.default_rng(0)
+    x = (random.gamma(1.0, 0.4, (200, 2048)) * random.gamma(2.0, 0.5, 2048)).astype(np.float32)
+    weights = random.normal(0, 0.05, (2048, 5)).astype(np.float32)
+    bias = random.normal(0, 1, 5).astype(np.float32)
+    standardisation = Standardisation.of(x)
+    expected = softmax(standardisation.apply(x) @ weights + bias)
+    head = standardisation.fold(weights, bias)
+    assert head.weights.dtype == head.bias.dtype == np.float32
+    np.testing.assert_allclose(head.predict(x), expected, atol=1e-4)
+
+
+def test_standardised_vectors_have_mean_0_and_deviation_1() -> None:
+    x = gaussians(400)[0] * 7 + 3
+    z = Standardisation.of(x).apply(x)
+    np.testing.assert_allclose(z.mean(axis=0, dtype=np.float64), 0, atol=1e-5)
+    np.testing.assert_allclose(z.std(axis=0, dtype=np.float64), 1, atol=1e-5)
+
+
+def test_the_minimum_it_finds_is_the_documented_loss_s() -> None:
+    """Full batches go to the minimum of mean cross-entropy + L2/2 |W|^2, as scikit-learn's."""
+    x, y = gaussians(300, distance=0.3)
+    fit = fitted(x, y, steps=2_000, batch_size=300, learning_rate=0.02)
+    z = Standardisation.of(x).apply(x)
+    exact = LogisticRegression(C=1 / (len(y) * L2), tol=1e-8, max_iter=10_000).fit(z, y)
+    np.testing.assert_allclose(fit.head().predict(x), exact.predict_proba(z), atol=1e-3)
+
+
+def test_the_gradient_is_that_of_the_documented_loss() -> None:
+    x, y = gaussians(40)
+    fit = Fit(x, y, 3, steps=10, batch_size=40, learning_rate=0.0, seed=0)
+    z = Standardisation.of(x).apply(x).astype(np.float64)
+    start = np.random.default_rng(1).normal(0, 0.3, (SIZE, 3))
+    fit._weights[:] = start
+    fit.step()
+    gradient = fit._moments[0][0] / 0.1  # Adam's first moment after one step, beta1 = 0.9
+
+    def loss(weights: np.ndarray) -> float:
+        own = softmax(z @ weights)[np.arange(len(y)), y]
+        return float(-np.log(own).mean() + L2 / 2 * (weights**2).sum())
+
+    for i, j in [(0, 0), (10, 1), (33, 2), (63, 0)]:
+        nudge = np.zeros_like(start)
+        nudge[i, j] = 1e-5
+        slope = (loss(start + nudge) - loss(start - nudge)) / 2e-5
+        assert gradient[i, j] == pytest.approx(slope, abs=1e-5)
+
+
+def test_as_accurate_as_logistic_regression_on_overlapping_gaussians() -> None:
+    (x, y), test = gaussians(1_000, distance=0.25), gaussians(4_000, distance=0.25, seed=1)
+    reference = LogisticRegression(C=1 / (len(y) * L2), max_iter=2_000).fit(x, y).score(*test)
+    assert 0.6 < reference < 0.95  # they do overlap
+    assert accuracy(fitted(x, y).head(), *test) == pytest.approx(reference, abs=0.02)
+
+
+@pytest.mark.parametrize("mean", [0.0, 1.0, 10.0])
+def test_features_that_vary_by_a_ten_thousandth_are_learned(mean: float) -> None:
+    def tiny(seed: int) -> tuple[np.ndarray, np.ndarray]:
+        x, y = gaussians(500, seed=seed)
+        return (mean + 1e-4 * x.astype(np.float64)).astype(np.float32), y
+
+    assert accuracy(fitted(*tiny(0)).head(), *tiny(1)) > 0.99
+
+
+@pytest.mark.parametrize("constant", [0.0, 1.0, -3.3, 1e6])
+def test_constant_features_are_harmless(constant: float) -> None:
+    (x, y), (x_test, y_test) = gaussians(500), gaussians(500, seed=1)
+    x[:, ::2] = constant
+    x_test[:, ::2] = constant
+    head = fitted(x, y).head()
+    assert (head.weights[::2] == 0).all()
+    assert np.isfinite(head.weights).all() and np.isfinite(head.bias).all()
+    assert accuracy(head, x_test, y_test) > 0.99
+
+
+def test_a_feature_that_is_constant_in_training_only_decides_nothing() -> None:
+    (x, y), (x_test, y_test) = gaussians(500), gaussians(500, seed=1)
+    x[:, 0] = 0.5
+    x_test[:, 0] = 1e6
+    assert accuracy(fitted(x, y).head(), x_test, y_test) == 1.0
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_other_ones() -> None:
+    x, y = gaussians(300)
+    heads = [fitted(x, y, steps=50, seed=seed).head() for seed in (3, 3, 4)]
+    saved = [head.weights.tobytes() + head.bias.tobytes() for head in heads]
+    assert saved[0] == saved[1] != saved[2]
+
+
+def test_another_seed_gives_other_batches() -> None:
+    x, y = gaussians(300)
+    batches = []
+    for seed in (3, 3, 4):
+        fit = fitted(x, y, steps=1, seed=seed)
+        batches.append(fit.batch.tolist())
+    assert batches[0] == batches[1] != batches[2]
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 10, 6, 9])
+def test_each_epoch_uses_every_row_once(size: int) -> None:
+    batches = _batches(10, size, np.random.default_rng(0))
+    taken = np.concatenate([next(batches) for _ in range(200)])
+    epochs = taken[: len(taken) // 10 * 10].reshape(-1, 10)
+    np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(10), (len(epochs), 1)))
+    assert len({tuple(epoch) for epoch in epochs}) > len(epochs) / 2  # shuffled each time
+
+
+def test_batches_need_no_more_memory_as_they_go_on() -> None:
+    batches = _batches(1_999, 1_000, np.random.default_rng(0))
+    tracemalloc.start()
+    try:
+        for _ in range(500):
+            next(batches)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * 1_999 * 8
+
+
+def test_a_batch_larger_than_the_data_is_all_of_it() -> None:
+    x, y = gaussians(30)
+    fit = fitted(x, y, steps=1, batch_size=100)
+    assert sorted(fit.batch) == list(range(30))
+
+
+def test_predict_batch_gives_the_last_batch_with_its_labels() -> None:
+    x, y = gaussians(300)
+    fit = fitted(x, y, steps=120, batch_size=50)
+    probabilities, labels = fit.predict_batch()
+    np.testing.assert_array_equal(labels, y[fit.batch])
+    np.testing.assert_allclose(probabilities, fit.head().predict(x[fit.batch]), atol=1e-4)
+
+
+def test_the_last_step_is_smaller_than_the_first() -> None:
+    x, y = gaussians(300, distance=0.1)
+    fit = Fit(x, y, 3, steps=100, batch_size=300, learning_rate=0.01, seed=0)
+    changes = []
+    for _ in range(100):
+        before = fit.head().weights
+        fit.step()
+        changes.append(float(np.abs(fit.head().weights - before).max()))
+    assert changes[0] == pytest.approx(0.01, rel=0.2)  # Adam's first step is the rate itself
+    assert changes[-1] < 1e-4

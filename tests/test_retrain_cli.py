@@ -1,0 +1,321 @@
+"""python -m retrain: what a user types and sees."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bottlenecks.cli
+import retrain.cli
+from tests.conftest import Call, Run, assert_one_error_line, make_dataset, photo
+from tests.standin import StandIn
+
+# DESIGN.md section 3, word for word.
+PUBLISHED = shlex.split(
+    "retrain --bottleneck_dir=bottlenecks --how_many_training_steps=1000 --train_batch_size=100 "
+    "--model_dir=inception --summaries_dir=training_summaries/basic "
+    "--output_graph=retrained_graph.pb --output_labels=retrained_labels.txt "
+    "--image_dir=Dataset_Name"
+)
+
+
+def final_accuracy(output: str) -> tuple[float, int]:
+    """(percent, N) of the line that retrain.py ended with."""
+    (line,) = re.findall(r"^Final test accuracy = (\d+\.\d)% \(N=(\d+)\)$", output, re.MULTILINE)
+    return float(line[0]), int(line[1])
+
+
+def table(output: str) -> list[list[str]]:
+    """The columns of each evaluation's row."""
+    return [line.split() for line in output.splitlines() if re.match(r"^ +\d+ +\d+\.\d% +\d", line)]
+
+
+def test_the_published_command_line_twice(run: Run, tmp_path: Path) -> None:
+    make_dataset(tmp_path / "Dataset_Name")
+    first = run("tests.standin", *PUBLISHED)
+    assert first.returncode == 0, first.stderr
+    assert "Traceback" not in first.stderr
+    assert final_accuracy(first.stdout)[0] == 100.0
+    assert final_accuracy(first.stdout)[1] >= 3
+    steps = [int(columns[0]) for columns in table(first.stdout)]
+    assert steps == list(range(10, 1001, 10))
+    assert re.search(r"^computed +90\b", first.stdout, re.MULTILINE)
+    assert (tmp_path / "retrained_labels.txt").read_text() == "cyan\nmagenta\nyellow\n"
+    assert (tmp_path / "bottlenecks").is_dir()
+    assert (tmp_path / "training_summaries/basic/train").is_dir()
+    graph = (tmp_path / "retrained_graph.pb").read_bytes()
+    assert b"final_result" in graph
+
+    second = run("tests.standin", *PUBLISHED)
+    assert second.returncode == 0, second.stderr
+    assert re.search(r"^computed +0$", second.stdout, re.MULTILINE)
+    assert re.search(r"^already cached +90$", second.stdout, re.MULTILINE)
+    assert table(second.stdout) == table(first.stdout)
+    assert (tmp_path / "retrained_graph.pb").read_bytes() == graph
+    files = sorted(path.name for path in tmp_path.iterdir())
+    outputs = ["bottlenecks", "retrained_graph.pb", "retrained_labels.txt", "training_summaries"]
+    assert files == sorted(["Dataset_Name", *outputs])
+
+
+def test_the_real_architecture_from_photos_to_labels(
+    run: Run, tmp_path: Path, model_dir: Path
+) -> None:
+    make_dataset(tmp_path / "Dataset_Name", per_label=4)
+    (tmp_path / "inception").symlink_to(model_dir)
+    trained = run(*PUBLISHED, "--weights", "random")
+    assert trained.returncode == 0, trained.stderr
+    assert "UNTRAINED" in trained.stderr
+    assert "Traceback" not in trained.stderr
+    assert final_accuracy(trained.stdout)[1] == 3
+    assert len(list((tmp_path / "bottlenecks").glob("inception_v3-*/*.h5"))) == 1
+
+    photos = sorted((tmp_path / "Dataset_Name" / "magenta").iterdir())
+    labelled = run("label_image", *photos, "--num_top_predictions=1")
+    assert labelled.returncode == 0, labelled.stderr
+    assert labelled.stderr == ""
+    best = re.findall(r"^(\w+) \(score = [01]\.\d{5}\)$", labelled.stdout, re.MULTILINE)
+    assert len(best) == 4
+    assert best.count("magenta") >= 2  # those it was trained on
+
+
+def train_flags(dataset: Path, **flags: object) -> list[str]:
+    values = {"image_dir": dataset, "bottleneck_dir": "cache", "how_many_training_steps": 20}
+    return [f"--{name}={value}" for name, value in {**values, **flags}.items()]
+
+
+def test_dashes_work_as_well(call: Call, dataset: Path, tmp_path: Path) -> None:
+    result = call(
+        retrain.cli.main,
+        *("--image-dir", dataset, "--how-many-training-steps", "20", "--bottleneck-dir=my-cache"),
+        *("--eval-step-interval=20", "--output-graph=a-b_c.pb", "--output_labels", "l-l.txt"),
+        extractor=StandIn(),
+    )
+    assert result.returncode == 0, result.stderr
+    assert [columns[0] for columns in table(result.stdout)] == ["20"]
+    for name in ("my-cache", "a-b_c.pb", "l-l.txt"):
+        assert (tmp_path / name).exists()
+    assert "--graph a-b_c.pb --labels l-l.txt" in result.stdout  # how to use it
+
+
+def test_a_tilde_is_the_home_folder_where_the_shell_left_it(
+    call: Call, small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bash does not replace it in --flag=~/file; model_dir's own default has one."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    names = {"bottleneck_dir": "cache", "output_graph": "g.pb", "output_labels": "l.txt"}
+    places = {flag: f"~/{name}" for flag, name in names.items()}
+    result = call(retrain.cli.main, *train_flags(small_dataset, **places), extractor=StandIn())
+    assert result.returncode == 0, result.stderr
+    assert not (tmp_path / "~").exists()
+    assert sorted(path.name for path in (tmp_path / "home").iterdir()) == sorted(names.values())
+
+
+def test_one_row_for_each_evaluation(call: Call, dataset: Path) -> None:
+    flags = train_flags(dataset, how_many_training_steps=25, eval_step_interval=10)
+    result = call(retrain.cli.main, *flags, extractor=StandIn())
+    rows = table(result.stdout)
+    assert [columns[0] for columns in rows] == ["10", "20", "25"]
+    assert {len(columns) for columns in rows} == {5}  # step, and two figures of two sets
+    assert rows[-1][1] == rows[-1][3] == "100.0%"
+
+
+def test_without_a_test_set(call: Call, dataset: Path, tmp_path: Path) -> None:
+    flags = train_flags(dataset, testing_percentage=0)
+    result = call(retrain.cli.main, *flags, extractor=StandIn())
+    assert result.returncode == 0
+    assert "Final test accuracy" not in result.stdout
+    assert "--testing_percentage is 0" in result.stdout
+    assert (tmp_path / "retrained_graph.pb").exists()
+
+
+def test_without_a_validation_set(call: Call, dataset: Path) -> None:
+    flags = train_flags(dataset, validation_percentage=0)
+    result = call(retrain.cli.main, *flags, extractor=StandIn())
+    assert result.returncode == 0
+    assert {len(columns) for columns in table(result.stdout)} == {3}
+    assert final_accuracy(result.stdout)[0] == 100.0
+
+
+def test_misclassified_images_are_listed_when_asked_for(call: Call, tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "Dataset", per_label=10)
+    for i in range(10):  # cannot be told from yellow: half of both must be wrong
+        photo((200, 200, 0), 100 + i).save(dataset / "cyan" / f"cyan_{i:03}.jpg")
+    flags = train_flags(dataset, testing_percentage=50)
+    result = call(
+        retrain.cli.main, *flags, "--print_misclassified_test_images", extractor=StandIn()
+    )
+    accuracy, n = final_accuracy(result.stdout)
+    wrong = round((1 - accuracy / 100) * n)
+    listed = re.findall(r"^ *(\S+/(\w+)/\S+\.jpg)  (\w+)$", result.stdout, re.MULTILINE)
+    assert "MISCLASSIFIED TEST IMAGES" in result.stdout
+    assert len(listed) == wrong > 0
+    for path, own, predicted in listed:
+        assert Path(path).is_file()
+        assert {own, predicted} == {"cyan", "yellow"}
+
+    silent = call(retrain.cli.main, *flags, extractor=StandIn())
+    assert "MISCLASSIFIED" not in silent.stdout
+    assert final_accuracy(silent.stdout) == (accuracy, n)
+
+
+def test_an_unreadable_image_is_skipped_and_reported(
+    call: Call, dataset: Path, tmp_path: Path
+) -> None:
+    bad = dataset / "cyan" / "cyan_007.jpg"
+    bad.write_bytes(b"<html>not found</html>")
+    result = call(retrain.cli.main, *train_flags(dataset), extractor=StandIn())
+    assert result.returncode == 0
+    assert re.search(r"^bad +1$", result.stdout, re.MULTILINE)
+    assert str(bad) in result.stdout
+    assert "HTML" in result.stdout
+    assert "89 images of 3 labels" in result.stdout
+    assert (tmp_path / "retrained_graph.pb").exists()
+
+
+def test_few_images_are_warned_of(call: Call, small_dataset: Path) -> None:
+    result = call(retrain.cli.main, *train_flags(small_dataset), extractor=StandIn())
+    assert result.returncode == 0
+    warnings = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 3
+    assert "'cyan'" in warnings[0] and "4" in warnings[0]
+
+
+def test_strict_stops_at_an_unreadable_image(call: Call, dataset: Path, tmp_path: Path) -> None:
+    (dataset / "cyan" / "cyan_007.jpg").write_bytes(b"")
+    flags = train_flags(dataset)
+    result = call(retrain.cli.main, *flags, "--strict", extractor=StandIn())
+    assert_one_error_line(result, "cyan_007.jpg", "--strict")
+    assert not (tmp_path / "retrained_graph.pb").exists()
+
+
+def test_label_image_is_shown_the_other_output_name(call: Call, dataset: Path) -> None:
+    flags = train_flags(dataset, final_tensor_name="scores")
+    result = call(retrain.cli.main, *flags, extractor=StandIn())
+    assert "--output_layer scores" in result.stdout
+
+
+# What is wrong with a data set or a command line: (how to break it, flags, what the error names).
+def _no_folder(dataset: Path) -> None:
+    dataset.rename(dataset.with_name("elsewhere"))
+
+
+def _empty_folder(dataset: Path) -> None:
+    _no_folder(dataset)
+    dataset.mkdir()
+
+
+def _one_label(dataset: Path) -> None:
+    for label in ("magenta", "yellow"):
+        (dataset / label).rename(dataset.with_name(label))
+
+
+def _label_with_one_image(dataset: Path) -> None:
+    for i in (1, 2, 3):
+        (dataset / "magenta" / f"magenta_{i:03}.jpg").unlink()
+
+
+def _file(dataset: Path) -> None:
+    _no_folder(dataset)
+    dataset.write_bytes(b"no folder")
+
+
+def _images_directly_in_it(dataset: Path) -> None:
+    _empty_folder(dataset)
+    photo((1, 2, 3), 0).save(dataset / "a.jpg")
+
+
+def _nothing(dataset: Path) -> None:
+    (dataset.parent / "file").write_bytes(b"in the way")
+    (dataset.parent / "weights.h5").write_text("some text, long enough for a header")
+
+
+BAD_INPUTS = {
+    "no folder": (_no_folder, {}, ["Dataset", "does not exist"]),
+    "empty folder": (_empty_folder, {}, ["no images"]),
+    "one label": (_one_label, {}, ["'cyan'", "two"]),
+    "one image": (_label_with_one_image, {}, ["'magenta'", "1 "]),
+    "a file": (_file, {}, ["is a file"]),
+    "images directly in it": (_images_directly_in_it, {}, ["sub-folders"]),
+    "percentages": (
+        _nothing,
+        {"testing_percentage": 50, "validation_percentage": 50},
+        ["--testing_percentage", "--validation_percentage"],
+    ),
+    "negative steps": (
+        _nothing,
+        {"how_many_training_steps": -5},
+        ["--how_many_training_steps", "-5"],
+    ),
+    "steps in words": (
+        _nothing,
+        {"how_many_training_steps": "many"},
+        ["--how_many_training_steps", "many"],
+    ),
+    "nan": (_nothing, {"learning_rate": "nan"}, ["--learning_rate", "nan"]),
+    "architecture": (
+        _nothing,
+        {"architecture": "mobilenet_1.0_224"},
+        ["--architecture", "inception_v3", "mobilenet_1.0_224"],
+    ),
+    "not available": (_nothing, {"random_crop": 10}, ["--random_crop", "not available"]),
+    "unknown flag": (_nothing, {"how_many_trainin_steps": 5}, ["--how_many_training_steps?"]),
+    "graph below a file": (_nothing, {"output_graph": "file/graph.pb"}, ["--output_graph"]),
+    "graph is a folder": (_nothing, {"output_graph": "Dataset"}, ["--output_graph", "folder"]),
+    "labels below a file": (_nothing, {"output_labels": "file/labels"}, ["--output_labels"]),
+    "summaries in a file": (_nothing, {"summaries_dir": "file"}, ["--summaries_dir"]),
+    "cache in a file": (_nothing, {"bottleneck_dir": "file"}, ["--bottleneck_dir"]),
+    "models in a file": (_nothing, {"model_dir": "file"}, ["--model_dir"]),
+    "no weights": (_nothing, {"weights": "missing.h5"}, ["missing.h5", "--weights"]),
+    "weights are text": (_nothing, {"weights": "weights.h5"}, ["weights.h5", "not HDF5"]),
+    "weights are a folder": (_nothing, {"weights": "Dataset"}, ["--weights"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUTS)
+def test_a_bad_input_is_one_error_line_and_makes_nothing(
+    case: str, call: Call, small_dataset: Path, tmp_path: Path
+) -> None:
+    damage, flags, mentions = BAD_INPUTS[case]
+    damage(small_dataset)
+    before = sorted(tmp_path.rglob("*"))
+    # Without a stand-in: it must not even come to loading the network.
+    flags = {"model_dir": "models", **flags}
+    result = call(retrain.cli.main, *train_flags(Path("Dataset"), **flags))
+    assert_one_error_line(result, *mentions)
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_error_of_the_real_command(run: Run, tmp_path: Path) -> None:
+    result = run("retrain", "--image_dir", "missing")
+    assert_one_error_line(result, "missing", "does not exist")
+    assert list(tmp_path.iterdir()) == []
+    assert_one_error_line(run("retrain"), "--image_dir")
+
+
+def test_stage_one_s_cache_is_stage_two_s(call: Call, dataset: Path) -> None:
+    flags = [f"--image_dir={dataset}", "--bottleneck_dir=cache"]
+    assert call(bottlenecks.cli.main, *flags, extractor=StandIn()).returncode == 0
+    extractor = StandIn()
+    result = call(retrain.cli.main, *train_flags(dataset), extractor=extractor)
+    assert result.returncode == 0
+    assert extractor.batches == []
+
+
+def test_help_is_quick() -> None:
+    """It imports neither TensorFlow nor h5py, and shows each flag."""
+    code = (
+        "import sys, retrain.cli\n"
+        "try: retrain.cli.main(['--help'])\n"
+        "except SystemExit as stop: code = stop.code\n"
+        "print('loaded', code, sorted({'tensorflow', 'h5py', 'keras', 'sklearn'} & set("
+        "sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.endswith("loaded 0 []\n"), result.stdout + result.stderr
+    for argument in PUBLISHED[1:]:
+        assert argument.split("=")[0] in result.stdout

@@ -1,0 +1,139 @@
+"""retrain.config: which settings are refused, and what the message names."""
+
+from pathlib import Path
+
+import pytest
+
+from bottlenecks.errors import OutputError, UsageError
+from retrain.config import Config
+
+BAD_VALUES = [
+    *[("how_many_training_steps", value) for value in (-1000, -1, 0)],
+    *[("eval_step_interval", value) for value in (-1, 0)],
+    *[("train_batch_size", value) for value in (-1, 0)],
+    *[("test_batch_size", value) for value in (-2, 0)],
+    *[("validation_batch_size", value) for value in (-2, 0)],
+    *[("batch_size", value) for value in (-1, 0)],
+    *[("testing_percentage", value) for value in (-1, 100, 101)],
+    *[("validation_percentage", value) for value in (-1, 100, 101)],
+    *[("learning_rate", value) for value in (0.0, -0.1, float("nan"), float("inf"))],
+    *[("seed", value) for value in (-1, 2**32)],
+    *[("architecture", value) for value in ("mobilenet_1.0_224", "Inception_v3", "")],
+    *[("final_tensor_name", value) for value in ("", "_result", "fin al", "result:0", "a\nb", "é")],
+    *[("final_tensor_name", value) for value in ("Mul", "Placeholder", "DecodeJpeg/contents")],
+    *[("final_tensor_name", value) for value in ("pool_3/_reshape", "final_training_ops/x")],
+    *[("image_dir", ""), ("bottleneck_dir", ""), ("model_dir", ""), ("weights", "")],
+]
+NOT_AVAILABLE = [
+    ("flip_left_right", True),
+    ("random_crop", 10),
+    ("random_scale", 10),
+    ("random_brightness", 10),
+    ("intermediate_output_graphs_dir", "graphs"),
+    ("intermediate_store_frequency", 100),
+    ("saved_model_dir", "saved"),
+]
+
+
+def config(**settings: object) -> Config:
+    return Config(**{"image_dir": "Dataset", **settings})
+
+
+@pytest.mark.parametrize(("name", "value"), BAD_VALUES)
+def test_a_bad_value_is_refused_by_the_name_of_its_flag(name: str, value: object) -> None:
+    with pytest.raises(UsageError, match=f"--{name}"):
+        config(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("how_many_training_steps", 1),
+        ("eval_step_interval", 1),
+        ("train_batch_size", 1),
+        ("test_batch_size", 1),
+        ("test_batch_size", -1),
+        ("validation_batch_size", -1),
+        ("testing_percentage", 0),
+        ("validation_percentage", 0),
+        ("learning_rate", 1e-9),
+        ("seed", 2**32 - 1),
+        ("final_tensor_name", "scores/flowers.v2"),
+    ],
+)
+def test_the_last_good_value_is_taken(name: str, value: object) -> None:
+    assert getattr(config(**{name: value}), name) == value
+
+
+@pytest.mark.parametrize(("name", "value"), NOT_AVAILABLE)
+def test_a_flag_that_does_nothing_yet_is_an_error(name: str, value: object) -> None:
+    with pytest.raises(UsageError, match=f"--{name} is not available yet"):
+        config(**{name: value})
+
+
+@pytest.mark.parametrize(("testing", "validation"), [(50, 50), (99, 1), (60, 70)])
+def test_percentages_must_leave_images_to_train_on(testing: int, validation: int) -> None:
+    with pytest.raises(UsageError, match="--testing_percentage and --validation_percentage"):
+        config(testing_percentage=testing, validation_percentage=validation)
+
+
+def test_percentages_that_leave_one_percent_are_taken() -> None:
+    assert config(testing_percentage=49, validation_percentage=50).testing_percentage == 49
+
+
+@pytest.mark.parametrize("labels", ["out.pb", "./out.pb", "folder/../out.pb"])
+def test_graph_and_labels_cannot_be_one_file(labels: str) -> None:
+    with pytest.raises(UsageError, match="--output_graph and --output_labels"):
+        config(output_graph="out.pb", output_labels=labels)
+
+
+def test_an_error_says_what_was_received() -> None:
+    with pytest.raises(UsageError, match=r"at least 1.*Received: -1000"):
+        config(how_many_training_steps=-1000)
+
+
+@pytest.mark.parametrize("name", ["output_graph", "output_labels"])
+def test_an_output_file_where_a_folder_is(name: str, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=f"--{name}.* is a folder"):
+        config(**{name: str(tmp_path)}).check_outputs()
+
+
+@pytest.mark.parametrize("name", ["output_graph", "output_labels", "summaries_dir"])
+def test_an_output_below_a_file(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match=f"--{name}.*file is a file"):
+        config(**{name: str(tmp_path / "file" / "below" / "out")}).check_outputs()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_summaries_where_a_file_is(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match=r"--summaries_dir.*is a file"):
+        config(summaries_dir=str(tmp_path / "file")).check_outputs()
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {"output_graph": "out", "summaries_dir": "out"},
+        {"output_graph": "out", "output_labels": "out/labels.txt"},
+        {"output_labels": "out", "bottleneck_dir": "out"},
+        {"output_graph": "out", "model_dir": "out/models"},
+    ],
+)
+def test_outputs_in_each_other_s_way(
+    outputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not found only after the training, when the file is written where a folder was made."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((UsageError, OutputError), match=f"--{next(iter(outputs))}"):
+        config(**outputs).check_outputs()
+
+
+def test_good_outputs_pass_and_nothing_is_made(tmp_path: Path) -> None:
+    config(
+        output_graph=str(tmp_path / "a" / "graph.pb"),
+        output_labels=str(tmp_path / "b" / "labels.txt"),
+        summaries_dir=str(tmp_path / "c"),
+    ).check_outputs()
+    assert list(tmp_path.iterdir()) == []
