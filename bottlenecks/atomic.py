@@ -23,7 +23,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     partial one is removed.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
+    partial = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
     try:
         yield partial
         with open(partial, "rb+") as file:

@@ -150,7 +150,6 @@ class _Build:
                     unknown = [i for i in self.folder.images if self._is_lost(i)]
             finally:
                 if self.is_writing:
-                    self._write_bad_images()
                     self.index.save()
             if self.failed or (cache.folder / BAD_IMAGES_FILE).exists():
                 self._start_writing()
@@ -214,7 +213,7 @@ class _Build:
             return error
 
     def _fail(self, image: LabeledImage, error: BadImageError) -> None:
-        self.failed.append(BadImage(image.label, image.path, str(error)))
+        self.failed.append(BadImage(image.label, image.path, shown(str(error))))
         if self.config.strict:
             raise BadImageError(
                 f"cannot read the image {shown(image.path)}: it {error}; mend or remove it, or "
@@ -231,7 +230,7 @@ class _Build:
             text = io.StringIO()
             writer = csv.writer(text, lineterminator="\n")
             writer.writerow(("path", "label", "reason"))
-            writer.writerows((shown(bad.path), bad.label, shown(bad.reason)) for bad in self.failed)
+            writer.writerows((shown(bad.path), bad.label, bad.reason) for bad in self.failed)
             atomic.write_text(path, text.getvalue())
         else:
             path.unlink(missing_ok=True)

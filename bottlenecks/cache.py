@@ -196,7 +196,7 @@ class Cache:
                 ours = path.name in (MODEL_FILE, INDEX_FILE, BAD_IMAGES_FILE)
                 if ours or path.suffix in (shard.SUFFIX, DAMAGED_SUFFIX, atomic.PARTIAL_SUFFIX):
                     path.unlink()
-            (self.folder / lock.NAME).unlink(missing_ok=True)
+            (self.folder / lock.NAME).unlink()
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
@@ -205,7 +205,9 @@ class Cache:
 
     def _shard_paths(self) -> list[Path]:
         try:
-            return sorted(p for p in self.folder.iterdir() if p.suffix == shard.SUFFIX)
+            return sorted(
+                p for p in self.folder.iterdir() if p.suffix == shard.SUFFIX and p.is_file()
+            )
         except FileNotFoundError:
             return []
         except NotADirectoryError as error:

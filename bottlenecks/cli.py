@@ -12,6 +12,7 @@ from bottlenecks.errors import UsageError, shown
 if TYPE_CHECKING:
     from bottlenecks.builder import BuildReport
     from bottlenecks.inception import Extractor, InceptionV3
+    from bottlenecks.weights import OnDownload
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +74,8 @@ def _build(config: Config, exports: dict[str, str | None], extractor: "Extractor
     for suffix, path in exports.items():
         if path is not None:
             atomic.check_file_place(path, f"export_{suffix}")
-    with ProgressBar("bottlenecks", "images") as bar:
-        extractor = extractor or make_extractor(config)
+    with ProgressBar("bottlenecks", "images") as bar, ProgressBar("weights", "B", True) as download:
+        extractor = extractor or make_extractor(config, download)
         report = build(config, extractor=extractor, on_progress=lambda p: bar(p.done, p.total))
     print(summary(report), flush=True)
     for suffix, export in (("hdf5", takeout.export_hdf5), ("npz", takeout.export_npz)):
@@ -135,16 +136,13 @@ def _prune(bottleneck_dir: str, fingerprints: list[str], image_dir: str | None, 
     return DONE
 
 
-def make_extractor(config: Config) -> "InceptionV3":
-    """InceptionV3 as ``config`` wants it, with its download shown on stderr."""
+def make_extractor(config: Config, on_download: "OnDownload") -> "InceptionV3":
+    """InceptionV3 as ``config`` wants it."""
     from bottlenecks.inception import InceptionV3
-    from bottlenecks.progress import ProgressBar
 
     if config.weights == "random":
         log.warning("--weights random is an UNTRAINED network: for trials, not for real photos")
-    return InceptionV3(
-        config.weights, config.model_dir, config.precision, ProgressBar("weights", "B", True)
-    )
+    return InceptionV3(config.weights, config.model_dir, config.precision, on_download)
 
 
 def summary(report: "BuildReport") -> str:

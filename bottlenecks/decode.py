@@ -67,14 +67,11 @@ def decode(data: bytes, size: tuple[int, int] = INPUT_SIZE) -> np.ndarray:
     if image_format not in _OPENERS:
         raise BadImageError(_why_not(data, image_format))
     try:
+        if image_format == "WEBP":  # its plugin allocates the canvas when it opens the file
+            _check_pixels(*_webp_size(data), image_format)
         with _OPENERS[image_format](BytesIO(data)) as image:
             width, height = image.size
-            limit = MAX_JPEG_PIXELS if image_format == "JPEG" else MAX_PIXELS
-            if width * height > limit:
-                raise BadImageError(
-                    f"declares {width} x {height} pixels, at most {limit / 1e6:.0f} million "
-                    "are read; save it smaller"
-                )
+            _check_pixels(width, height, image_format)
             orientation = _orientation(image)
             height, width = size if orientation < 5 else size[::-1]  # 5 to 8 swap the sides
             # The JPEG decoder can scale by 1/2, 1/4, 1/8 at almost no cost; twice the size that
@@ -103,6 +100,28 @@ def decode(data: bytes, size: tuple[int, int] = INPUT_SIZE) -> np.ndarray:
     if orientation in _UPRIGHT:
         frame = frame.transpose(_UPRIGHT[orientation])
     return np.asarray(frame)
+
+
+def _check_pixels(width: int, height: int, image_format: str) -> None:
+    limit = MAX_JPEG_PIXELS if image_format == "JPEG" else MAX_PIXELS
+    if width * height > limit:
+        raise BadImageError(
+            f"declares {width} x {height} pixels, at most {limit / 1e6:.0f} million are read; save "
+            "it smaller"
+        )
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """(width, height) that the header of a WebP file declares (RFC 9649, sections 2.5 to 2.7)."""
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    sides = data[26:28], data[28:30]
+    width, height = (int.from_bytes(side, "little") & 0x3FFF for side in sides)
+    return width, height
 
 
 def _decoding_memory(image: Any, full_size: tuple[int, int]) -> int:
@@ -136,9 +155,10 @@ def _shrink(image: Any, size: tuple[int, int]) -> Any:
         for strip in strips:
             shrunk.paste(strip, (0, top))
             top += strip.height
-    else:
-        shrunk = _as_8_bit(image)
-    return shrunk.resize(size, Image.Resampling.BILINEAR)
+        # The last blocks may stand for less than x by y pixels.
+        box = (0, 0, image.width / x, image.height / y)
+        return shrunk.resize(size, Image.Resampling.BILINEAR, box)
+    return _as_8_bit(image).resize(size, Image.Resampling.BILINEAR)
 
 
 def _as_8_bit(image: Any) -> Any:

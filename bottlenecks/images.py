@@ -8,7 +8,6 @@ import os
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,20 +111,21 @@ def scan(image_dir: str | os.PathLike[str]) -> ImageFolder:
             f"the image folder {shown(root)} {what}; --image_dir takes a folder that holds "
             "one sub-folder of photos per label"
         )
-    walk = _Walk()
     below = len(os.path.join(root, ""))
     images: list[LabeledImage] = []
     folder_of: dict[str, str] = {}
     empty_folders = []
-    stray = 0
+    stray = passed_over = 0
     for entry in _entries(root):
         if entry.name.startswith("."):
-            walk.passed_over += 1
+            passed_over += 1
         elif not _is_dir(entry):
-            walk.passed_over += 1
+            passed_over += 1
             stray += os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
         else:
-            files = sorted(walk.files(entry.path, (_identity(root),)), key=lambda file: file.path)
+            walk = _Walk(root)
+            files = walk.files(entry.path)
+            passed_over += walk.passed_over
             if not files:
                 empty_folders.append(entry.name)
                 continue
@@ -152,12 +152,12 @@ def scan(image_dir: str | os.PathLike[str]) -> ImageFolder:
             f"found no images in {shown(root)}; it must hold one sub-folder of photos per label"
         )
     images.sort(key=lambda image: os.fsencode(image.relpath))
-    return ImageFolder(root, tuple(images), walk.passed_over, tuple(empty_folders))
+    return ImageFolder(root, tuple(images), passed_over, tuple(empty_folders))
 
 
 def find_images(folder: str | os.PathLike[str]) -> list[str]:
     """The paths of all images below ``folder``, sorted, by the rules of `scan`."""
-    return sorted(file.path for file in _Walk().files(os.fspath(folder), ()))
+    return [file.path for file in _Walk().files(os.fspath(folder))]
 
 
 def normalise(folder_name: str) -> str:
@@ -174,25 +174,32 @@ def normalise(folder_name: str) -> str:
 
 
 class _Walk:
-    """Walks folders for images, following links but no loops, and counts what it passes."""
+    """Walks folders for images, each real folder once however it is linked, and counts the rest."""
 
-    def __init__(self) -> None:
+    def __init__(self, *seen: str) -> None:
         self.passed_over = 0
+        self._seen = {_identity(folder) for folder in seen}
 
-    def files(self, folder: str, ancestors: tuple[tuple[int, int], ...]) -> Iterator[ImageFile]:
-        ancestors = (*ancestors, _identity(folder))
-        for entry in _entries(folder):
-            if entry.name.startswith("."):
+    def files(self, top: str) -> list[ImageFile]:
+        """The images below the folder ``top``, sorted."""
+        found = []
+        folders = [top]
+        while folders:
+            folder = folders.pop()
+            if _identity(folder) in self._seen:  # a link to it, or a loop
                 self.passed_over += 1
-            elif _is_dir(entry):
-                if _identity(entry.path) in ancestors:
+                continue
+            self._seen.add(_identity(folder))
+            for entry in _entries(folder):
+                if entry.name.startswith("."):
                     self.passed_over += 1
+                elif _is_dir(entry):
+                    folders.append(entry.path)
+                elif (file := self._image_file(entry)) is not None:
+                    found.append(file)
                 else:
-                    yield from self.files(entry.path, ancestors)
-            elif (file := self._image_file(entry)) is not None:
-                yield file
-            else:
-                self.passed_over += 1
+                    self.passed_over += 1
+        return sorted(found, key=lambda file: file.path)
 
     def _image_file(self, entry: os.DirEntry[str]) -> ImageFile | None:
         """The image that ``entry`` is, or None."""

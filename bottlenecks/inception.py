@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -184,7 +185,8 @@ def _keras_model(weights: Weights) -> Any:
         _set_random_weights(model)
         return model
     try:
-        model.load_weights(weights.path)
+        with warnings.catch_warnings(action="ignore"):  # the error says enough
+            model.load_weights(weights.path)
     except Exception as error:  # Keras raises many kinds for a file of another model
         raise WeightsError(
             f"the weights file {shown(weights.path)} does not fit InceptionV3 without its top "

@@ -24,35 +24,62 @@ _NO_LOCKS_HERE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # some network 
 def exclusive(folder: Path, wait: bool = True) -> Iterator[bool]:
     """Hold the lock of ``folder``; waits, with one notice, while another process has it.
 
-    Yields True; with ``wait=False`` False at once where another process has the lock.
-
-    The kernel frees it when the process ends, however it ends. The lock file stays: removing
-    it would let two processes lock two files of one name.
+    Yields True; with ``wait=False`` False at once where another process has the lock. The kernel
+    frees it when the process ends, however it ends. The folder is made if need be.
     """
     if fcntl is None:
         yield True
         return
-    descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = _acquire(folder, wait)
+    if descriptor is None:
+        yield False
+        return
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                yield False
-                return
-            owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            log.warning(
-                "another run (process %s) is writing %s; waiting for it to finish",
-                owner,
-                shown(folder),
-            )
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS_HERE:
-                raise
-            log.warning("%s cannot be locked; start only one run at a time", shown(folder))
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield True
     finally:
         os.close(descriptor)
+
+
+def _acquire(folder: Path, wait: bool) -> int | None:
+    """A descriptor that holds the lock, or None."""
+    noticed = False
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not wait:
+                    os.close(descriptor)
+                    return None
+                if not noticed:
+                    _notice(folder, descriptor)
+                    noticed = True
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS_HERE:
+                    raise
+                log.warning("%s cannot be locked; start only one run at a time", shown(folder))
+            if _is_still_there(folder, descriptor):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # the cache was removed while this run waited: begin anew
+
+
+def _notice(folder: Path, descriptor: int) -> None:
+    owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+    log.warning(
+        "another run (process %s) is writing %s; waiting for it to finish", owner, shown(folder)
+    )
+
+
+def _is_still_there(folder: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(folder / NAME))
+    except FileNotFoundError:
+        return False

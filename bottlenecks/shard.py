@@ -87,12 +87,13 @@ def _check_structure(file: h5py.File, size: int, fingerprint: str) -> None:
     rows = file["sha256"].shape[0] if file["sha256"].ndim == 2 else -1
     _check_dataset(file["sha256"], (rows, KEY_BYTES), np.dtype("u1"), size)
     _check_dataset(file["vectors"], (rows, VECTOR_SIZE), np.dtype("<f4"), size)
+    # Of the fingerprint the 12 digits of the folder's name may be all that is known.
     for name, expected in (("format", FORMAT), ("fingerprint", fingerprint)):
         attribute = file.attrs.get_id(name) if name in file.attrs else None
         if attribute is None or attribute.shape != () or attribute.dtype.kind != "S":
             raise DamagedShardError(f"has no {name}")
         found = bytes(file.attrs[name]).decode("ascii", "replace")
-        if not found.startswith(expected):  # 12 digits of a fingerprint may be all that is known
+        if found != expected and (name == "format" or found[:12] != expected):
             raise DamagedShardError(f"is of the {name} {found[:64]}, not {expected}")
 
 

@@ -114,7 +114,8 @@ def fetch(
 
 def _download(url: str, on_download: OnDownload | None) -> bytes:
     with urllib.request.urlopen(url, timeout=CONNECT_SECONDS) as response:
-        total = int(response.headers.get("Content-Length") or 0)
+        length = response.headers.get("Content-Length") or ""
+        total = int(length) if length.isdecimal() else 0
         blocks = []
         received = 0
         while block := response.read(_BLOCK):

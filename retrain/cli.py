@@ -30,8 +30,8 @@ def _main(argv: Sequence[str] | None, extractor: "NetworkExtractor | None") -> i
     from retrain.console import Console, result_text
     from retrain.trainer import train
 
-    with ProgressBar("bottlenecks", "images") as bar:
-        extractor = extractor or make_extractor(config)
+    with ProgressBar("bottlenecks", "images") as bar, ProgressBar("weights", "B", True) as download:
+        extractor = extractor or make_extractor(config, download)
         result = train(config, extractor=extractor, listener=Console(bar))
     print(result_text(config, result))
     return DONE

@@ -34,7 +34,7 @@ def graph_bytes(frozen: bytes, head: Head, final_tensor_name: str = graph_spec.F
         placeholder = tf.compat.v1.placeholder_with_default(
             unit_range, (None, *INPUT_SIZE, 3), name=graph_spec.PLACEHOLDER_NODE
         )
-        with tf.name_scope("preprocess"):
+        with tf.name_scope("preprocess/"):  # the same scope again
             centred = placeholder - 0.5
         mul = tf.multiply(centred, 2.0, name=graph_spec.MUL_NODE)
         (bottleneck,) = tf.import_graph_def(

@@ -156,8 +156,9 @@ def test_readable_images_are_counted_again_after_stage_one(tmp_path: Path) -> No
 def test_bad_outputs_are_found_before_the_network_runs(small_dataset: Path, tmp_path: Path) -> None:
     extractor = StandIn()
     config = Config(image_dir=str(small_dataset), bottleneck_dir=str(tmp_path / "cache"))
+    (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError):
-        train(replace(config, output_graph=str(tmp_path)), extractor=extractor)
+        train(replace(config, output_graph=str(tmp_path / "folder")), extractor=extractor)
     assert extractor.batches == []
     assert not (tmp_path / "cache").exists()
 
