@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bottlenecks clean
+.PHONY: help demo test soak lint bottlenecks clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -15,6 +15,10 @@ demo: $(VENV)/installed  ## handwritten digits: make photos, retrain on them, la
 
 test: $(VENV)/installed-tools  ## run the tests (no network needed)
 	$(BIN)/python -m pytest
+
+soak: $(VENV)/installed-tools  ## kill, corrupt and race caches at length (10 minutes)
+	RETRAIN_SOAK=1 $(BIN)/python -m pytest -v tests/test_killed.py tests/test_damage.py \
+	  tests/test_faults.py tests/test_races.py tests/test_hostile_images.py
 
 lint: $(VENV)/installed-tools  ## ruff's checks and format, mypy
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import typing
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -111,6 +112,8 @@ def _with_underscores(argument: str) -> str:
 def run(main: Callable[[], int], resumable: bool = False) -> int:
     """Call ``main`` and turn whatever stops it into one line on stderr and an exit code."""
     logging.basicConfig(format="%(message)s", handlers=[_StderrHandler()], force=True)
+    if not sys.warnoptions:  # Pillow warns of odd files; what matters of them is reported
+        warnings.simplefilter("ignore")
     previous = _on_sigterm(_terminate)
     try:
         code = main()

@@ -56,11 +56,16 @@ class OutputError(RetrainError, OSError):
     """A place where nothing can be written."""
 
 
+def utf8(name: str | os.PathLike[str]) -> str:
+    """``name`` with what is not UTF-8 in it escaped, so that it can be written as UTF-8."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def shown(name: str | os.PathLike[str]) -> str:
     """``name`` as one printable line: what is not UTF-8 or not printable is escaped.
 
     >>> shown("a\\nb")
     'a\\\\nb'
     """
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in utf8(name))
+    return "".join(escaped)

@@ -28,7 +28,7 @@ INPUT_NODE = "Mul"  # (n, 299, 299, 3) float32 in [-1, 1]
 BOTTLENECK_NODE = "pool_3/_reshape"  # (n, 2048) float32
 NETWORK_SCOPE = "inception_v3"  # of all other nodes
 
-_FREEZE_VERSION = "folded-2"  # part of the frozen file's name: change it with `_freeze`
+_FREEZE_VERSION = "folded-3"  # part of the frozen file's name: change it with `_freeze`
 
 log = logging.getLogger(__name__)
 
@@ -217,63 +217,49 @@ def _freeze(model: Any) -> bytes:
     Inference normalises as ``(x - mean) / sqrt(variance + epsilon) + beta`` after each
     convolution, which is a convolution with other kernels and a bias; this leaves 94
     convolutions, biases and ReLUs that TensorFlow fuses, and no operation younger than TF 1.0.
+    (Keras' own tracing and TensorFlow's own freezing took 1.9 GB at their peak for this.)
     """
     tf = import_tensorflow()
     import keras
-    from tensorflow.python.framework.convert_to_constants import (
-        convert_variables_to_constants_v2,
-    )
 
-    class PassThrough(keras.layers.Layer):  # type: ignore[misc]
-        def call(self, x: Any, mask: Any = None) -> Any:
-            return x
-
-    def folded(layer: Any) -> Any:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            return PassThrough(name=layer.name)
-        config = layer.get_config()
-        if isinstance(layer, keras.layers.Conv2D):
-            config["use_bias"] = True
-        return layer.__class__.from_config(config)
-
-    clone = keras.models.clone_model(model, clone_function=folded)
-    convolutions = [x for x in model.layers if isinstance(x, keras.layers.Conv2D)]
     norms = {id(x.input): x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)}
-    for layer in convolutions:
-        norm = norms[id(layer.output)]
-        beta, mean, variance = (
-            np.asarray(w, np.float64) for w in (norm.beta, norm.moving_mean, norm.moving_variance)
-        )
-        scale = 1.0 / np.sqrt(variance + norm.epsilon)
-        kernel = np.asarray(layer.kernel, np.float64)
-        clone.get_layer(layer.name).set_weights([kernel * scale, beta - mean * scale])
+    weights = {layer.name: layer.get_weights() for layer in model.layers}
 
-    function = tf.function(lambda x: tf.identity(clone(x, training=False))).get_concrete_function(
-        tf.TensorSpec((None, *INPUT_SIZE, 3), tf.float32, name=INPUT_NODE)
-    )
-    frozen = convert_variables_to_constants_v2(function)
-    graph_def = frozen.graph.as_graph_def()
-    _rename(
-        graph_def,
-        {frozen.inputs[0].op.name: INPUT_NODE, frozen.outputs[0].op.name: BOTTLENECK_NODE},
-    )
-    serialized: bytes = graph_def.SerializeToString(deterministic=True)
+    def scale_of(norm: Any) -> np.ndarray:
+        _, _, variance = weights[norm.name]
+        return np.asarray(1.0 / np.sqrt(variance.astype(np.float64) + norm.epsilon))
+
+    def constant(value: np.ndarray) -> Any:
+        return tf.constant(value.astype(np.float32))
+
+    def apply(layer: Any, x: Any) -> Any:
+        match type(layer).__name__:
+            case "Conv2D":
+                kernel = weights[layer.name][0] * scale_of(norms[id(layer.output)])
+                return tf.nn.conv2d(x, constant(kernel), layer.strides, layer.padding.upper())
+            case "BatchNormalization":
+                beta, mean, _ = weights[layer.name]
+                return tf.nn.bias_add(x, constant(beta - mean * scale_of(layer)))
+            case "Activation":
+                return tf.nn.relu(x)
+            case "MaxPooling2D":
+                return tf.nn.max_pool2d(x, layer.pool_size, layer.strides, layer.padding.upper())
+            case "AveragePooling2D":
+                return tf.nn.avg_pool2d(x, layer.pool_size, layer.strides, layer.padding.upper())
+            case "Concatenate":
+                return tf.concat(x, axis=-1)
+            case "GlobalAveragePooling2D":
+                return tf.reduce_mean(x, axis=(1, 2))
+        raise TypeError(f"Keras' InceptionV3 has a {type(layer).__name__}, which is new")
+
+    with tf.Graph().as_default() as graph:
+        pixels = tf.compat.v1.placeholder(tf.float32, (None, *INPUT_SIZE, 3), name=INPUT_NODE)
+        tensors = {id(model.input): pixels}
+        with tf.name_scope(NETWORK_SCOPE):
+            for layer in model.layers[1:]:  # in the order of data flow, after the input
+                several = isinstance(layer.input, list)
+                inputs = [tensors[id(t)] for t in (layer.input if several else [layer.input])]
+                tensors[id(layer.output)] = apply(layer, inputs if several else inputs[0])
+        tf.identity(tensors[id(model.output)], name=BOTTLENECK_NODE)
+    serialized: bytes = graph.as_graph_def().SerializeToString(deterministic=True)
     return serialized
-
-
-def _rename(graph_def: Any, names: dict[str, str]) -> None:
-    """Rename nodes: as ``names`` says, the others by their place and operation.
-
-    Keras' own names count what was built before in the process; these give the same bytes.
-    """
-    nodes = [node for node in graph_def.node if node.op != "NoOp"]
-    del graph_def.node[:]
-    graph_def.node.extend(nodes)
-    renamed = dict(names)
-    for i, node in enumerate(graph_def.node):
-        renamed.setdefault(node.name, f"{NETWORK_SCOPE}/{i}_{node.op}")
-        node.name = renamed[node.name]
-    for node in graph_def.node:
-        inputs = [renamed[source.split(":")[0]] for source in node.input if source[0] != "^"]
-        del node.input[:]
-        node.input.extend(inputs)

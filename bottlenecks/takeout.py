@@ -10,7 +10,7 @@ import numpy as np
 
 from bottlenecks import atomic
 from bottlenecks.builder import BuildReport
-from bottlenecks.errors import shown
+from bottlenecks.errors import utf8
 
 
 def export_hdf5(report: BuildReport, path: str | os.PathLike[str]) -> None:
@@ -38,7 +38,7 @@ def _arrays(report: BuildReport) -> dict[str, np.ndarray]:
     number = {label: i for i, label in enumerate(label_names)}
     return {
         "vectors": report.cache.read(image.key for image in report.images),
-        "paths": np.array([shown(image.relpath) for image in report.images]),
+        "paths": np.array([utf8(image.relpath) for image in report.images]),
         "labels": np.array([number[image.label] for image in report.images], np.int64),
         "label_names": np.array(label_names),
     }

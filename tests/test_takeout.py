@@ -1,0 +1,87 @@
+"""--export_hdf5 and --export_npz."""
+
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from bottlenecks.cli import main
+from tests.crashing import expected_rows
+from tests.standin import StandIn
+
+
+@pytest.fixture
+def awkward_dataset(small_dataset: Path) -> Path:
+    """With a bad image, a copy, and names that are hard to write down."""
+    cyan = small_dataset / "cyan"
+    (cyan / "bad.jpg").write_text("not an image")
+    (cyan / "copy.jpg").write_bytes((cyan / "cyan_000.jpg").read_bytes())
+    (cyan / "cyan_001.jpg").rename(cyan / "żółw\n.jpg")
+    (cyan / "cyan_002.jpg").rename(cyan / os.fsdecode(b"\xff.jpg"))
+    return small_dataset
+
+
+@pytest.fixture
+def exported(awkward_dataset: Path, tmp_path: Path) -> tuple[Path, Path]:
+    hdf5, npz = tmp_path / "new" / "out.h5", tmp_path / "out.npz"
+    arguments = [f"--image_dir={awkward_dataset}", f"--bottleneck_dir={tmp_path / 'cache'}"]
+    arguments += [f"--export_hdf5={hdf5}", f"--export_npz={npz}"]
+    assert main(arguments, extractor=StandIn()) == 0
+    return hdf5, npz
+
+
+def test_hdf5_and_npz_hold_the_same(exported: tuple[Path, Path], awkward_dataset: Path) -> None:
+    hdf5, npz = exported
+    with h5py.File(hdf5) as file, np.load(npz, allow_pickle=False) as arrays:
+        assert set(file) == set(arrays) == {"vectors", "paths", "labels", "label_names"}
+        assert file["vectors"].dtype == arrays["vectors"].dtype == np.float32
+        assert file["labels"].dtype == arrays["labels"].dtype == np.int64
+        assert h5py.check_string_dtype(file["paths"].dtype).encoding == "utf-8"
+        assert h5py.check_string_dtype(file["paths"].dtype).length is None
+        np.testing.assert_array_equal(file["vectors"][:], arrays["vectors"])
+        np.testing.assert_array_equal(file["labels"][:], arrays["labels"])
+        paths = [path.decode() for path in file["paths"][:]]
+        assert paths == arrays["paths"].tolist()
+        names = [name.decode() for name in file["label_names"][:]]
+        assert names == arrays["label_names"].tolist() == ["cyan", "magenta", "yellow"]
+        assert [names[i] for i in file["labels"][:]] == [path.split("/")[0] for path in paths]
+        assert len(paths) == 13  # 12, and the copy, without the bad one
+        assert {"cyan/copy.jpg", "cyan/żółw\n.jpg", "cyan/\\xff.jpg"} < set(paths)
+
+        (awkward_dataset / "cyan" / "bad.jpg").unlink()
+        rows = expected_rows(awkward_dataset)
+        wanted = sorted(vector.tobytes() for vector in rows.values())
+        found = sorted({vector.tobytes() for vector in file["vectors"][:]})
+        assert found == wanted
+        same = paths.index("cyan/cyan_000.jpg"), paths.index("cyan/copy.jpg")
+        np.testing.assert_array_equal(file["vectors"][same[0]], file["vectors"][same[1]])
+
+
+@pytest.mark.parametrize("suffix", ["hdf5", "npz"])
+def test_a_failed_export_leaves_the_old_file(
+    suffix: str, small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out"
+    path.write_text("old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(
+        "os.replace",
+        lambda source, target: (
+            full() if os.fspath(target) == os.fspath(path) else os.rename(source, target)
+        ),
+    )
+    arguments = [f"--image_dir={small_dataset}", f"--bottleneck_dir={tmp_path / 'cache'}"]
+    assert main([*arguments, f"--export_{suffix}={path}"], extractor=StandIn()) == 2
+    assert path.read_text() == "old"
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_folder_in_its_place_is_found_first(small_dataset: Path, tmp_path: Path) -> None:
+    arguments = [f"--image_dir={small_dataset}", f"--bottleneck_dir={tmp_path / 'cache'}"]
+    assert main([*arguments, f"--export_npz={tmp_path}"], extractor=StandIn()) == 2
+    assert not (tmp_path / "cache").exists()
