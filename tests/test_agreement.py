@@ -16,16 +16,13 @@ from tests.conftest import make_dataset
 from tests.standin import StandIn
 
 
-def network(kind: str, model_dir: Path) -> NetworkExtractor:
-    return StandIn() if kind == "stand-in" else InceptionV3(kind, model_dir)
-
-
 @pytest.mark.parametrize("kind", ["stand-in", "real"])
 def test_100_photos_through_the_evaluation_and_through_label_image(
-    kind: str, tmp_path: Path, model_dir: Path, request: pytest.FixtureRequest
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    weights = request.getfixturevalue("real_weights") if kind == "real" else kind
-    extractor = network(weights, model_dir)
+    extractor: NetworkExtractor = StandIn()
+    if kind == "real":
+        extractor = InceptionV3(request.getfixturevalue("real_weights"), tmp_path / "models")
     config = retrain.Config(
         image_dir=str(make_dataset(tmp_path / "Dataset", per_label=34)),
         bottleneck_dir=str(tmp_path / "cache"),
