@@ -44,10 +44,14 @@ def import_frozen(graph_def: Any, input_map: Mapping[str, Any]) -> Callable[[Any
         assignments.append((variable.initializer, placeholder, value))
     tf.import_graph_def(network, input_map=mapped, name="")
 
+    values.clear()
+
     def initialise(session: Any) -> None:
-        while assignments:
-            initializer, placeholder, value = assignments.pop()
-            session.run(initializer, {placeholder: value})
+        if not assignments:
+            return
+        initializers, placeholders, initial_values = zip(*assignments, strict=True)
+        session.run(initializers, dict(zip(placeholders, initial_values, strict=True)))
+        assignments.clear()
 
     return initialise
 

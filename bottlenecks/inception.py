@@ -28,7 +28,7 @@ INPUT_NODE = "Mul"  # (n, 299, 299, 3) float32 in [-1, 1]
 BOTTLENECK_NODE = "pool_3/_reshape"  # (n, 2048) float32
 NETWORK_SCOPE = "inception_v3"  # of all other nodes
 
-_FREEZE_VERSION = "folded-3"  # part of the frozen file's name: change it with `_freeze`
+_FREEZE_VERSION = "folded-4"  # part of the frozen file's name: change it with `_freeze`
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,10 @@ class NetworkExtractor(Extractor, Protocol):
 
     @property
     def frozen(self) -> bytes:
-        """A serialized GraphDef of constants from `INPUT_NODE` to `BOTTLENECK_NODE`."""
+        """A serialized GraphDef of constants up to `BOTTLENECK_NODE`.
+
+        Its nodes read `INPUT_NODE`, which is *not* in it: what feeds the network is to be added.
+        """
 
 
 class InceptionV3:
@@ -111,7 +114,7 @@ class InceptionV3:
 
     @property
     def frozen(self) -> bytes:
-        """The network as a serialized GraphDef of constants, `INPUT_NODE` to `BOTTLENECK_NODE`.
+        """The network as a serialized GraphDef of constants, see `NetworkExtractor`.
 
         Kept in ``model_dir`` under the sha256 of its bytes, so that Keras' model is built once
         for each weights. Raises `WeightsError`.
@@ -212,7 +215,7 @@ def _set_random_weights(model: Any) -> None:
 
 
 def _freeze(model: Any) -> bytes:
-    """A Keras InceptionV3 as a GraphDef of constants, batch normalisation folded in.
+    """A Keras InceptionV3 as a GraphDef without its input, batch normalisation folded in.
 
     Inference normalises as ``(x - mean) / sqrt(variance + epsilon) + beta`` after each
     convolution, which is a convolution with other kernels and a bias; this leaves 94
@@ -261,5 +264,8 @@ def _freeze(model: Any) -> bytes:
                 inputs = [tensors[id(t)] for t in (layer.input if several else [layer.input])]
                 tensors[id(layer.output)] = apply(layer, inputs if several else inputs[0])
         tf.identity(tensors[id(model.output)], name=BOTTLENECK_NODE)
-    serialized: bytes = graph.as_graph_def().SerializeToString(deterministic=True)
+    graph_def = graph.as_graph_def()
+    (placeholder,) = [node for node in graph_def.node if node.name == INPUT_NODE]
+    graph_def.node.remove(placeholder)
+    serialized: bytes = graph_def.SerializeToString(deterministic=True)
     return serialized

@@ -6,7 +6,7 @@ from pathlib import Path
 from bottlenecks import atomic
 from bottlenecks.decode import INPUT_SIZE
 from bottlenecks.errors import UsageError
-from bottlenecks.inception import BOTTLENECK_NODE, INPUT_NODE
+from bottlenecks.inception import BOTTLENECK_NODE
 from bottlenecks.quiet_tensorflow import import_tensorflow
 from retrain import graph_spec
 from retrain.head import Head
@@ -15,14 +15,11 @@ from retrain.head import Head
 def graph_bytes(frozen: bytes, head: Head, final_tensor_name: str = graph_spec.FINAL_NODE) -> bytes:
     """A serialized GraphDef of the whole classifier, as `retrain.graph_spec` lays it out.
 
-    ``frozen`` is the network from `bottlenecks.inception`. Image bytes flow through decoder,
-    resize, network and head; each of the three inputs may be fed instead of what is before it.
+    ``frozen`` is the network from `bottlenecks.inception`, without its input. Image bytes flow
+    through decoder, resize, network and head; each of the three inputs may be fed instead of what
+    is before it. Raises `UsageError` for a name that is taken.
     """
     tf = import_tensorflow()
-    network = tf.compat.v1.GraphDef.FromString(frozen)
-    nodes = [node for node in network.node if node.name != INPUT_NODE]
-    del network.node[:]
-    network.node.extend(nodes)
     with tf.Graph().as_default() as graph:
         contents = tf.compat.v1.placeholder(tf.string, (), name=graph_spec.CONTENTS_NODE)
         image = tf.io.decode_jpeg(
@@ -36,12 +33,9 @@ def graph_bytes(frozen: bytes, head: Head, final_tensor_name: str = graph_spec.F
         )
         with tf.name_scope("preprocess/"):  # the same scope again
             centred = placeholder - 0.5
-        mul = tf.multiply(centred, 2.0, name=graph_spec.MUL_NODE)
-        (bottleneck,) = tf.import_graph_def(
-            network,
-            input_map={f"{INPUT_NODE}:0": mul},
-            return_elements=[f"{BOTTLENECK_NODE}:0"],
-            name="",
+        tf.multiply(centred, 2.0, name=graph_spec.MUL_NODE)
+        bottleneck = tf.compat.v1.placeholder(
+            tf.float32, (None, head.weights.shape[0]), name=BOTTLENECK_NODE
         )
         with tf.name_scope(graph_spec.LOGITS_NODE.rpartition("/")[0]):
             product = tf.matmul(bottleneck, tf.constant(head.weights))
@@ -50,8 +44,11 @@ def graph_bytes(frozen: bytes, head: Head, final_tensor_name: str = graph_spec.F
         final = tf.nn.softmax(logits, name=final_tensor_name)
     if final.op.name != final_tensor_name:
         raise UsageError(f"--final_tensor_name {final_tensor_name} is taken; choose another")
-    serialized: bytes = graph.as_graph_def().SerializeToString(deterministic=True)
-    return serialized
+    around = graph.as_graph_def()
+    around.node.remove(next(node for node in around.node if node.name == BOTTLENECK_NODE))
+    # The network has the node removed here, and lacks the Mul made here. Serialized messages that
+    # are put together parse as their union, so the network's 87 MB need not be parsed.
+    return frozen + bytes(around.SerializeToString(deterministic=True))
 
 
 def write(

@@ -41,17 +41,21 @@ class StandIn:
 
     @property
     def frozen(self) -> bytes:
-        from bottlenecks.inception import BOTTLENECK_NODE, INPUT_NODE
+        from bottlenecks.inception import BOTTLENECK_NODE, INPUT_NODE, NETWORK_SCOPE
         from bottlenecks.quiet_tensorflow import import_tensorflow
 
         tf = import_tensorflow()
         side = GRID * CELL
         with tf.Graph().as_default() as graph:
             x = tf.compat.v1.placeholder(tf.float32, (None, 299, 299, 3), name=INPUT_NODE)
-            pooled = tf.nn.avg_pool2d(x[:, :side, :side], CELL, CELL, "VALID")
-            flat = tf.reshape(pooled, (-1, GRID * GRID * 3))
-            tf.pad(flat, ((0, 0), (0, 2048 - GRID * GRID * 3)), name=BOTTLENECK_NODE)
-        return graph.as_graph_def().SerializeToString(deterministic=True)
+            with tf.name_scope(NETWORK_SCOPE):
+                pooled = tf.nn.avg_pool2d(x[:, :side, :side], CELL, CELL, "VALID")
+                flat = tf.reshape(pooled, (-1, GRID * GRID * 3))
+                padded = tf.pad(flat, ((0, 0), (0, 2048 - GRID * GRID * 3)))
+            tf.identity(padded, name=BOTTLENECK_NODE)
+        graph_def = graph.as_graph_def()
+        graph_def.node.remove(next(node for node in graph_def.node if node.name == INPUT_NODE))
+        return graph_def.SerializeToString(deterministic=True)
 
 
 class Announcing(StandIn):
