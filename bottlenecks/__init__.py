@@ -13,6 +13,7 @@ errors             every exception of the project
 atomic             write-then-rename, for every file that is written
 command            what the commands share: flags, error lines, exit codes
 config             the settings of stage one
+node_names         the frozen network's tensor names
 images             image folder -> labelled image files
 reading            image files -> bytes, several at once
 decode             file bytes -> pixels; the only decoder

@@ -17,16 +17,12 @@ from bottlenecks.config import PRECISIONS
 from bottlenecks.decode import DECODE_VERSION, INPUT_SIZE
 from bottlenecks.errors import UsageError, WeightsError, shown
 from bottlenecks.frozen import import_frozen
+from bottlenecks.node_names import BOTTLENECK_NODE, INPUT_NODE, NETWORK_SCOPE
 from bottlenecks.quiet_tensorflow import import_tensorflow
 from bottlenecks.weights import OnDownload, Weights, check_weights_argument, find_weights
 
 ARCHITECTURE = "inception_v3"
 BOTTLENECK_SIZE = 2048
-
-# The frozen network's tensors, named as in the graph that retrain.py downloaded.
-INPUT_NODE = "Mul"  # (n, 299, 299, 3) float32 in [-1, 1]
-BOTTLENECK_NODE = "pool_3/_reshape"  # (n, 2048) float32
-NETWORK_SCOPE = "inception_v3"  # of all other nodes
 
 _FREEZE_VERSION = "folded-4"  # part of the frozen file's name: change it with `_freeze`
 

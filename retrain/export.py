@@ -6,7 +6,7 @@ from pathlib import Path
 from bottlenecks import atomic
 from bottlenecks.decode import INPUT_SIZE
 from bottlenecks.errors import UsageError
-from bottlenecks.inception import BOTTLENECK_NODE
+from bottlenecks.node_names import BOTTLENECK_NODE
 from bottlenecks.quiet_tensorflow import import_tensorflow
 from retrain import graph_spec
 from retrain.head import Head

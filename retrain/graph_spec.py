@@ -3,7 +3,7 @@
 They are those of the graphs that retrain.py wrote, so that its users' programs find them.
 """
 
-from bottlenecks.inception import BOTTLENECK_NODE, INPUT_NODE, NETWORK_SCOPE
+from bottlenecks.node_names import BOTTLENECK_NODE, INPUT_NODE, NETWORK_SCOPE
 
 CONTENTS_NODE = "DecodeJpeg/contents"  # () string: the bytes of an image file
 PLACEHOLDER_NODE = "Placeholder"  # (n, 299, 299, 3) float32 in [0, 1], as with TF Hub

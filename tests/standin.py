@@ -41,7 +41,7 @@ class StandIn:
 
     @property
     def frozen(self) -> bytes:
-        from bottlenecks.inception import BOTTLENECK_NODE, INPUT_NODE, NETWORK_SCOPE
+        from bottlenecks.node_names import BOTTLENECK_NODE, INPUT_NODE, NETWORK_SCOPE
         from bottlenecks.quiet_tensorflow import import_tensorflow
 
         tf = import_tensorflow()
