@@ -25,6 +25,7 @@ shard              rows <-> the bytes of one HDF5 file
 lock               one writer at a time
 cache              the shards of one fingerprint on disk
 stat_index         which files need not be read again
+rows               pixels through the network into the cache
 builder            build(): all of it together
 housekeeping       list, verify and prune a cache folder
 takeout            the vectors as one HDF5 or NPZ file

@@ -5,6 +5,7 @@ whole; a process killed in between leaves at most a ``.<name>.<32 hex>.partial``
 """
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from bottlenecks.errors import OutputError, shown
 
 PARTIAL_SUFFIX = ".partial"
+_CANNOT_SYNC_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
 
 
 @contextlib.contextmanager
@@ -92,14 +94,18 @@ def check_folder_place(path: str | os.PathLike[str], flag: str) -> None:
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Make a rename in ``folder`` durable, where the system can (Windows cannot)."""
+    """Make a rename in ``folder`` durable, where the system can (not on Windows)."""
     if os.name != "posix":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC_FOLDERS:
+            raise
 
 
 def remove_partials(folder: str | os.PathLike[str]) -> None:

@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import io
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,13 +16,14 @@ from bottlenecks import atomic
 from bottlenecks.cache import BAD_IMAGES_FILE, Cache
 from bottlenecks.config import Config
 from bottlenecks.decode import decode
-from bottlenecks.errors import BadImageError, ImageFolderError, RetrainError, shown
+from bottlenecks.errors import BadImageError, ImageFolderError, shown
 from bottlenecks.images import ImageFolder, LabeledImage, Signature, scan
-from bottlenecks.inception import BOTTLENECK_SIZE, Extractor, InceptionV3
-from bottlenecks.reading import file_bytes, in_order
+from bottlenecks.inception import Extractor, InceptionV3
+from bottlenecks.reading import THREADS, file_bytes, in_order
+from bottlenecks.rows import Rows
 from bottlenecks.stat_index import StatIndex
 
-COMMIT_SECONDS = 5.0  # at most this much work is lost when a run is killed
+INDEX_SECONDS = 60.0  # that the stat index may be behind; it only saves reading
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def build(
     """Make sure that every image of ``config.image_dir`` has its vector in the cache.
 
     What is there already is not computed again; what is computed is committed at least every
-    `COMMIT_SECONDS`, and when the run is interrupted. An image that cannot be read is in
+    5 seconds, and when the run is interrupted. An image that cannot be read is in
     ``failed`` and in ``bad_images.csv`` of the cache folder; it is tried again next time.
 
     ``extractor`` stands in for InceptionV3; ``folder`` is a `scan` made before.
@@ -131,11 +131,9 @@ class _Build:
         cache = self.cache = Cache(self.config.bottleneck_dir, self.extractor.fingerprint)
         cache.load()
         self.index = StatIndex.of(cache)
-        root = os.path.join(os.path.abspath(self.folder.root), "")
-        self.index_path = {image.relpath: root + image.relpath for image in self.folder.images}
         unknown = []
         for image in self.folder.images:
-            key = self.index.get(self.index_path[image.relpath], image.file.signature)
+            key = self.index.get(self.folder.absolute(image), image.file.signature)
             if key is not None and key in cache:
                 self.keys[image.relpath] = key
             else:
@@ -151,16 +149,16 @@ class _Build:
             finally:
                 if self.is_writing:
                     self.index.save()
-            if self.failed or (cache.folder / BAD_IMAGES_FILE).exists():
-                self._start_writing()
-                self._write_bad_images()
             if self.is_writing:
+                self._write_bookkeeping()
                 cache.merge()
-        if not self.is_writing and (self.index.is_changed or cache.is_untidy):
-            # Nothing to compute, so nothing is lost where the cache cannot be written to.
-            with suppress(OSError), cache.tidying() as held:
-                if held:
-                    self.index.save()
+        if not self.is_writing:
+            # Nothing was computed, so nothing is lost where the cache cannot be written to.
+            with suppress(OSError):
+                if self.index.is_changed or cache.is_untidy or self._bad_images_changed():
+                    with cache.tidying() as held:
+                        if held:
+                            self._write_bookkeeping()
         return self._report()
 
     def _start_writing(self) -> None:
@@ -174,10 +172,11 @@ class _Build:
 
     def _compute(self, unknown: list[LabeledImage]) -> None:
         """Read ``unknown``, run the network on what the cache lacks, commit as it goes."""
-        rows = _Rows(self.cache, self.extractor, self.config.batch_size)
+        rows = Rows(self.cache, self.extractor, self.config.batch_size)
+        saved = time.monotonic()
         with ExitStack() as stack:
             stack.callback(rows.commit)  # also when the run is interrupted
-            pool = stack.enter_context(ThreadPoolExecutor(os.cpu_count()))
+            pool = stack.enter_context(ThreadPoolExecutor(THREADS))
             ahead = 2 * self.config.batch_size
             results = stack.enter_context(closing(in_order(pool, self._read, unknown, ahead)))
             for image, result in results:
@@ -185,7 +184,7 @@ class _Build:
                     self._fail(image, result)
                     continue
                 self.keys[image.relpath] = result.key
-                path = self.index_path[image.relpath]
+                path = self.folder.absolute(image)
                 self.index.put(path, result.signature, result.key, result.read_ns)
                 if result.key in rows:
                     self.copies += 1
@@ -194,6 +193,9 @@ class _Build:
                     if result.key not in self.cache and result.pixels is not None:
                         rows.add(result.key, result.pixels)
                 self._show_progress(rows)
+                if self.is_writing and time.monotonic() - saved > INDEX_SECONDS:
+                    self.index.save()
+                    saved = time.monotonic()
             rows.flush()
             self._show_progress(rows)
         self.computed += rows.computed
@@ -213,27 +215,43 @@ class _Build:
             return error
 
     def _fail(self, image: LabeledImage, error: BadImageError) -> None:
+        self.keys.pop(image.relpath, None)  # it may have been readable a moment ago
         self.failed.append(BadImage(image.label, image.path, shown(str(error))))
         if self.config.strict:
             raise BadImageError(
-                f"cannot read the image {shown(image.path)}: it {error}; mend or remove it, or "
+                f"cannot read the image {shown(image.path)}: {error}; mend or remove it, or "
                 "leave out --strict to skip it"
             )
 
-    def _show_progress(self, rows: "_Rows") -> None:
+    def _show_progress(self, rows: Rows) -> None:
         done = len(self.keys) + len(self.failed) - rows.waiting
         self.on_progress(Progress(done, len(self.folder.images), self.computed + rows.computed))
 
-    def _write_bad_images(self) -> None:
-        path = self.cache.folder / BAD_IMAGES_FILE
+    def _write_bookkeeping(self) -> None:
+        """The stat index and the list of bad images, as this run leaves them."""
+        paths = {self.folder.absolute(image) for image in self.folder.images}
+        self.index.keep_only(self.folder.absolute_root, paths)
+        self.index.save()
+        if not self._bad_images_changed():
+            return
         if self.failed:
-            text = io.StringIO()
-            writer = csv.writer(text, lineterminator="\n")
-            writer.writerow(("path", "label", "reason"))
-            writer.writerows((shown(bad.path), bad.label, bad.reason) for bad in self.failed)
-            atomic.write_text(path, text.getvalue())
+            atomic.write_text(self.cache.folder / BAD_IMAGES_FILE, self._bad_images_text())
         else:
-            path.unlink(missing_ok=True)
+            (self.cache.folder / BAD_IMAGES_FILE).unlink(missing_ok=True)
+
+    def _bad_images_changed(self) -> bool:
+        try:
+            found = (self.cache.folder / BAD_IMAGES_FILE).read_bytes()
+        except FileNotFoundError:
+            return bool(self.failed)
+        return found != self._bad_images_text().encode()
+
+    def _bad_images_text(self) -> str:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("path", "label", "reason"))
+        writer.writerows((shown(bad.path), bad.label, bad.reason) for bad in self.failed)
+        return text.getvalue()
 
     def _report(self) -> BuildReport:
         images = tuple(
@@ -270,72 +288,3 @@ class _Read:
     signature: Signature
     read_ns: int
     pixels: np.ndarray | None
-
-
-class _Rows:
-    """Images on their way through the network into the cache.
-
-    ``images_per_second`` leaves out the first batch, which starts the network, where there is
-    more to go by.
-    """
-
-    def __init__(self, cache: Cache, extractor: Extractor, batch_size: int) -> None:
-        self._cache, self._extractor, self._batch_size = cache, extractor, batch_size
-        self._keys: set[bytes] = set()  # all that were added
-        self._batch: dict[bytes, np.ndarray] = {}  # not yet through the network
-        self._ready: list[tuple[list[bytes], np.ndarray]] = []  # not yet committed
-        self._committed = self._since = time.monotonic()
-        self._first_batch = 0
-        self.computed = 0
-        self.images_per_second = 0.0
-
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._keys
-
-    @property
-    def waiting(self) -> int:
-        """Images that are not through the network yet."""
-        return len(self._batch)
-
-    def add(self, key: bytes, pixels: np.ndarray) -> None:
-        self._keys.add(key)
-        self._batch[key] = pixels
-        if len(self._batch) == self._batch_size:
-            self.flush()
-
-    def flush(self) -> None:
-        """Run the network on what is waiting; commit if the last time is long enough ago."""
-        if not self._batch:
-            return
-        vectors = _checked_vectors(self._extractor, np.stack(list(self._batch.values())))
-        self._ready.append((list(self._batch), vectors))
-        self._batch = {}
-        now = time.monotonic()
-        if self.computed:
-            self.computed += len(vectors)
-            self.images_per_second = (self.computed - self._first_batch) / (now - self._since)
-        else:
-            self.computed = self._first_batch = len(vectors)
-            self.images_per_second = len(vectors) / (now - self._since)
-            self._since = now
-        if now - self._committed > COMMIT_SECONDS:
-            self.commit()
-
-    def commit(self) -> None:
-        """Commit what is through the network."""
-        if self._ready:
-            keys = [key for keys, _ in self._ready for key in keys]
-            self._cache.append(keys, np.concatenate([vectors for _, vectors in self._ready]))
-            self._ready = []
-        self._committed = time.monotonic()
-
-
-def _checked_vectors(extractor: Extractor, pixels: np.ndarray) -> np.ndarray:
-    vectors = extractor(pixels)
-    expected = (len(pixels), BOTTLENECK_SIZE)
-    if vectors.shape != expected or vectors.dtype != np.float32 or not np.isfinite(vectors).all():
-        raise RetrainError(
-            f"the network gave {vectors.shape} {vectors.dtype}, expected finite {expected} "
-            "float32; the weights are not what they should be"
-        )
-    return vectors

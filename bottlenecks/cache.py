@@ -22,9 +22,29 @@ from bottlenecks.errors import CacheError, DamagedShardError, OutputError, shown
 LARGE_SHARD_BYTES = 64 * 2**20
 DAMAGED_SUFFIX = ".damaged"
 FOLDER_PREFIX = "inception_v3-"
+MAX_JSON_BYTES = 2**20
 MODEL_FILE, INDEX_FILE, BAD_IMAGES_FILE = "model.json", "stat_index.json", "bad_images.csv"
 
 log = logging.getLogger(__name__)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; an empty one where there is none or it is something else."""
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            return {}
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def read_shard(path: Path) -> bytes:
+    """The bytes of a shard; raises `DamagedShardError` for a file too large to be one."""
+    size = path.stat().st_size
+    if size > shard.MAX_BYTES:
+        raise DamagedShardError(f"it has {size / 1e6:.0f} MB, more than this program writes")
+    return path.read_bytes()
 
 
 class Cache:
@@ -55,7 +75,7 @@ class Cache:
             if name not in self.damaged:
                 self.damaged[name] = problem
                 log.warning(
-                    "the cache file %s is damaged: it %s; its images are computed again",
+                    "the cache file %s is damaged: %s; its images will be computed again",
                     shown(self.folder / name),
                     problem,
                 )
@@ -67,12 +87,13 @@ class Cache:
         """
         found = Cache(self.folder.parent, self.fingerprint)
         problems = {}
-        for path in self._shard_paths():
+        for path in self.shard_paths():
             try:
-                image = path.read_bytes()
+                image = read_shard(path)
                 if every_row:
-                    shard.unpack(path.name, image, self.fingerprint)
-                keys = shard.unpack_keys(path.name, image, self.fingerprint)
+                    keys, _ = shard.unpack(path.name, image, self.fingerprint)
+                else:
+                    keys = shard.unpack_keys(path.name, image, self.fingerprint)
             except FileNotFoundError:
                 continue  # merged away by another run; its rows are in a shard of that run
             except DamagedShardError as error:
@@ -83,10 +104,11 @@ class Cache:
         return problems
 
     @contextlib.contextmanager
-    def writing(self, description: Mapping[str, Any]) -> Iterator[None]:
+    def writing(self, description: Mapping[str, Any] | None) -> Iterator[None]:
         """Hold the cache's lock, with the folder made, cleaned up, and loaded again.
 
-        ``description`` goes to ``model.json``. Waits while another process writes.
+        ``description`` goes to ``model.json``, unless it is None. Waits while another process
+        writes.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +119,8 @@ class Cache:
             ) from error
         with lock.exclusive(self.folder):
             atomic.remove_partials(self.folder)
-            self._check_model({**description, "fingerprint": self.fingerprint})
+            if description is not None:
+                self._write_model(description)
             self.load()
             for name in self.damaged:
                 self._set_aside(name)
@@ -121,7 +144,7 @@ class Cache:
     def append(self, keys: list[bytes], vectors: np.ndarray) -> None:
         """Commit rows: ``keys`` are n sha256 digests, ``vectors`` (n, 2048) float32.
 
-        When this returns they are on the disk; when it raises ``OSError`` none is.
+        When this returns they are on the disk; when it raises ``OSError`` none counts.
         """
         rows = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), shard.KEY_BYTES)
         self._commit(rows, vectors)
@@ -196,17 +219,19 @@ class Cache:
                 ours = path.name in (MODEL_FILE, INDEX_FILE, BAD_IMAGES_FILE)
                 if ours or path.suffix in (shard.SUFFIX, DAMAGED_SUFFIX, atomic.PARTIAL_SUFFIX):
                     path.unlink()
-            (self.folder / lock.NAME).unlink()
+            (self.folder / lock.NAME).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
     def _small_shards(self) -> list[str]:
         return [name for name, size in self._shards.items() if size < LARGE_SHARD_BYTES]
 
-    def _shard_paths(self) -> list[Path]:
+    def shard_paths(self) -> list[Path]:
         try:
             return sorted(
-                p for p in self.folder.iterdir() if p.suffix == shard.SUFFIX and p.is_file()
+                p
+                for p in self.folder.iterdir()
+                if p.suffix == shard.SUFFIX and p.name[0] != "." and p.is_file()
             )
         except FileNotFoundError:
             return []
@@ -215,20 +240,15 @@ class Cache:
                 f"the cache folder {shown(self.folder)} is a file; choose another --bottleneck_dir"
             ) from error
 
-    def _check_model(self, description: dict[str, Any]) -> None:
+    def _write_model(self, description: Mapping[str, Any]) -> None:
+        """Write ``model.json`` where it is missing, damaged or of another fingerprint.
+
+        It is for people and for `bottlenecks.housekeeping`: the shards check themselves.
+        """
         path = self.folder / MODEL_FILE
-        text = json.dumps(description, indent=2, sort_keys=True) + "\n"
-        try:
-            found = json.loads(path.read_text("utf-8"))["fingerprint"]
-        except (OSError, ValueError, KeyError, TypeError):
-            found = None  # not there, or damaged: it is made again, the shards check themselves
-        if found is None:
-            atomic.write_text(path, text)
-        elif found != self.fingerprint:
-            raise CacheError(
-                f"{shown(path)} is of the fingerprint {found}, not {self.fingerprint}; "
-                "choose another --bottleneck_dir"
-            )
+        if read_json(path).get("fingerprint") != self.fingerprint:
+            model = {**description, "fingerprint": self.fingerprint}
+            atomic.write_text(path, json.dumps(model, indent=2, sort_keys=True) + "\n")
 
     def _add(self, name: str, size: int, keys: np.ndarray) -> None:
         self._shards[name] = size
@@ -244,12 +264,12 @@ class Cache:
     def _rows(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         path = self.folder / name
         try:
-            return shard.unpack(name, path.read_bytes(), self.fingerprint)
+            return shard.unpack(name, read_shard(path), self.fingerprint)
         except DamagedShardError as error:
             self._set_aside(name)
             raise CacheError(
-                f"the cache file {shown(path)} {error}; it was set aside as *{DAMAGED_SUFFIX}: run "
-                "the same command again to compute its images anew"
+                f"the cache file {shown(path)} is damaged: {error}; it was set aside as "
+                f"*{DAMAGED_SUFFIX}: run the same command again to compute its images anew"
             ) from error
 
     def _set_aside(self, name: str) -> None:
@@ -259,9 +279,11 @@ class Cache:
     def _merge(self, names: list[str]) -> None:
         parts = [self._rows(name) for name in names]
         keys = np.concatenate([keys for keys, _ in parts])
-        _, first = np.unique(keys, axis=0, return_index=True)  # sorted: same rows, same bytes
         vectors = np.concatenate([vectors for _, vectors in parts])
-        merged = self._commit(keys[first], vectors[first])
+        del parts  # 64 MiB and more
+        _, first = np.unique(keys, axis=0, return_index=True)  # sorted: same rows, same bytes
+        vectors = vectors[first]
+        merged = self._commit(keys[first], vectors)
         for name in names:
             if name != merged:
                 self._remove_shard(name)

@@ -41,7 +41,7 @@ def _main(argv: Sequence[str] | None, extractor: "Extractor | None") -> int:
     actions = parser.add_argument_group("instead, look after --bottleneck_dir")
     for name, text in (
         ("--list", "show the fingerprints with their weights, rows and size"),
-        ("--verify", "check every byte; exit code 1 if there is damage"),
+        ("--verify", "check the vectors byte by byte; exit code 1 if there is damage"),
     ):
         actions.add_argument(name, action="store_true", help=text)
     actions.add_argument(
@@ -71,6 +71,8 @@ def _build(config: Config, exports: dict[str, str | None], extractor: "Extractor
     from bottlenecks.builder import build
     from bottlenecks.progress import ProgressBar
 
+    if exports["hdf5"] is not None and exports["hdf5"] == exports["npz"]:
+        raise UsageError("--export_hdf5 and --export_npz name the same file; they need two")
     for suffix, path in exports.items():
         if path is not None:
             atomic.check_file_place(path, f"export_{suffix}")
@@ -128,7 +130,11 @@ def _prune(bottleneck_dir: str, fingerprints: list[str], image_dir: str | None, 
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("nothing was removed: --prune asks first; --yes answers for you")
-        if input("Remove this? [y/N] ").strip().lower() not in ("y", "yes"):
+        try:
+            answer = input("Remove this? [y/N] ")
+        except EOFError:
+            answer = ""
+        if answer.strip().lower() not in ("y", "yes"):
             print("Nothing was removed.")
             return DONE
     prune(pruning)

@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 ``--verify`` found damage, 2 a usage, data or configuratio
 import argparse
 import dataclasses
 import difflib
+import io
 import logging
 import os
 import signal
@@ -90,7 +91,10 @@ class Parser(argparse.ArgumentParser):
         arguments = list(sys.argv[1:] if argv is None else argv)
         flags_end = arguments.index("--") if "--" in arguments else len(arguments)
         arguments[:flags_end] = map(_with_underscores, arguments[:flags_end])
-        values, unknown = self.parse_known_args(arguments)
+        # Names may stand between flags, but argparse cannot have both that and "--".
+        mixed = flags_end == len(arguments)
+        parse = self.parse_known_intermixed_args if mixed else self.parse_known_args
+        values, unknown = parse(arguments)
         if unknown:
             name = unknown[0].split("=")[0]
             close = difflib.get_close_matches(name, self._option_string_actions, n=1)
@@ -114,10 +118,14 @@ def run(main: Callable[[], int], resumable: bool = False) -> int:
     logging.basicConfig(format="%(message)s", handlers=[_StderrHandler()], force=True)
     if not sys.warnoptions:  # Pillow warns of odd files; what matters of them is reported
         warnings.simplefilter("ignore")
+    for stream in (sys.stdout, sys.stderr):  # a label may have letters that the terminal lacks
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     previous = _on_sigterm(_terminate)
     try:
         code = main()
-        sys.stdout.flush()  # so that a closed pipe is met here and not at the very end
+        if sys.stdout is not None:
+            sys.stdout.flush()  # so that a closed pipe is met here and not at the very end
         return code
     except (KeyboardInterrupt, Terminated) as stop:
         resume = "; what was computed is kept, and the same command resumes" if resumable else ""
@@ -129,11 +137,13 @@ def run(main: Callable[[], int], resumable: bool = False) -> int:
     except RetrainError as error:
         return _fail(str(error))
     except MemoryError:
-        return _fail("out of memory; use a smaller --batch_size")
+        return _fail("out of memory; close other programs, or use a smaller --batch_size if set")
     except OSError as error:
+        # h5py puts its own internals into strerror.
+        reason = os.strerror(error.errno) if error.errno else error.strerror or error
         place = f" {shown(error.filename)}" if error.filename is not None else ""
         return _fail(
-            f"cannot use{place or ' a file'}: {error.strerror or error}; "
+            f"cannot use{place or ' a file'}: {reason}; "
             "check the free space and the permissions, then run the same command again"
         )
     finally:

@@ -4,7 +4,7 @@ Training and labelling both read photos here, so that they see the same pixels.
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Any
 
@@ -20,7 +20,7 @@ from PIL import (
 
 from bottlenecks.errors import BadImageError
 from bottlenecks.images import HEADER_BYTES, sniff
-from bottlenecks.reading import one_large
+from bottlenecks.reading import THREADS
 
 # Part of the fingerprint: change it with anything here that changes a pixel.
 DECODE_VERSION = "pillow-bilinear-1"
@@ -29,8 +29,12 @@ INPUT_SIZE = (299, 299)  # height, width of InceptionV3's input
 MAX_PIXELS = 90_000_000  # as Pillow's own limit
 MAX_JPEG_PIXELS = 200_000_000  # what phones make; baseline JPEG decodes scaled down
 MAX_MEMORY = 400_000_000  # bytes of an image's file and of its decoding together
-_LARGE_MEMORY = 64_000_000  # from here on an image is decoded alone
+_LARGE_MEMORY = 128_000_000 // THREADS  # from here on an image is decoded alone
 _STRIP_PIXELS = 4_000_000  # other than JPEG is shrunk in strips of this size
+
+# Large images are decoded one at a time, and all by one thread: memory that is freed stays with
+# the thread that took it.
+_large_images = ThreadPoolExecutor(1, "large image")
 
 # The plugin classes are called directly: Image.open would apply Pillow's global pixel limit.
 _OPENERS: dict[str, Callable[[BytesIO], Any]] = {
@@ -72,21 +76,22 @@ def decode(data: bytes, size: tuple[int, int] = INPUT_SIZE) -> np.ndarray:
         with _OPENERS[image_format](BytesIO(data)) as image:
             width, height = image.size
             _check_pixels(width, height, image_format)
-            orientation = _orientation(image)
-            height, width = size if orientation < 5 else size[::-1]  # 5 to 8 swap the sides
-            # The JPEG decoder can scale by 1/2, 1/4, 1/8 at almost no cost; twice the size that
-            # is needed leaves the rest to the antialiased resize. Other formats ignore this.
             full_size = image.size
-            image.draft(None, (2 * width, 2 * height))
+            if image_format == "JPEG":
+                # Its decoder can scale by 1/2, 1/4, 1/8 at almost no cost; twice the size that is
+                # needed leaves the rest to the antialiased resize.
+                target = _stored_size(size, _orientation(image))
+                image.draft(None, (2 * target[0], 2 * target[1]))
             memory = _decoding_memory(image, full_size)
             if len(data) + memory > MAX_MEMORY:
                 raise BadImageError(
                     f"takes {(len(data) + memory) / 1e6:.0f} MB of memory to decode, at most "
                     f"{MAX_MEMORY / 1e6:.0f} are used; save it smaller, or as an ordinary JPEG"
                 )
-            with one_large if memory > _LARGE_MEMORY else nullcontext():
-                image.load()
-                frame = _shrink(image, (width, height))
+            if memory > _LARGE_MEMORY:
+                frame, orientation = _large_images.submit(_load, image, size).result()
+            else:
+                frame, orientation = _load(image, size)
     except BadImageError:
         raise
     except MemoryError as error:
@@ -100,6 +105,15 @@ def decode(data: bytes, size: tuple[int, int] = INPUT_SIZE) -> np.ndarray:
     if orientation in _UPRIGHT:
         frame = frame.transpose(_UPRIGHT[orientation])
     return np.asarray(frame)
+
+
+def _load(image: Any, size: tuple[int, int]) -> tuple[Any, int]:
+    """``image`` shrunk but not yet turned, in mode L, RGB or RGBA, and its EXIF orientation."""
+    image.load()
+    orientation = _orientation(image)  # which loads a PNG, so only now
+    frame = _shrink(image, _stored_size(size, orientation))
+    image.close()  # frees the pixels before the next large image is loaded
+    return frame, orientation
 
 
 def _check_pixels(width: int, height: int, image_format: str) -> None:
@@ -172,9 +186,15 @@ def _as_8_bit(image: Any) -> Any:
 
 def _orientation(image: Any) -> int:
     try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+        orientation = int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # a broken EXIF block does not make the picture unreadable
         return 1
+    return orientation if orientation in _UPRIGHT else 1
+
+
+def _stored_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """(width, height) before it is turned, of an image that is to be (height, width) upright."""
+    return size if orientation >= 5 else size[::-1]  # 5 to 8 swap the sides
 
 
 def _why_not(data: bytes, image_format: str | None) -> str:

@@ -21,11 +21,12 @@ def import_frozen(graph_def: Any, input_map: Mapping[str, Any]) -> Callable[[Any
     """
     tf = import_tensorflow()
     v1 = tf.compat.v1
-    controls = {name[1:] for node in graph_def.node for name in node.input if name[0] == "^"}
+    controls = {name[1:] for node in graph_def.node for name in node.input if name.startswith("^")}
+    used = {name.removesuffix(":0") for node in graph_def.node for name in node.input}
     small = []
     values = {}
     for node in graph_def.node:
-        if _is_large(tf, node) and node.name not in controls:
+        if _is_large(tf, node) and node.name in used - controls:
             values[node.name] = tf.make_ndarray(node.attr["value"].tensor)
         else:
             small.append(node)

@@ -1,15 +1,22 @@
 """Look after a cache folder: what is in it, is it whole, remove what is no longer wanted."""
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bottlenecks.cache import DAMAGED_SUFFIX, FOLDER_PREFIX, MODEL_FILE, Cache
-from bottlenecks.errors import BadImageError, CacheError, shown
+from bottlenecks import shard
+from bottlenecks.cache import (
+    DAMAGED_SUFFIX,
+    FOLDER_PREFIX,
+    MODEL_FILE,
+    Cache,
+    read_json,
+    read_shard,
+)
+from bottlenecks.errors import BadImageError, CacheError, DamagedShardError, shown
 from bottlenecks.images import scan
 from bottlenecks.reading import file_bytes
 from bottlenecks.stat_index import StatIndex
@@ -49,9 +56,9 @@ def inspect(bottleneck_dir: str | os.PathLike[str], *, every_row: bool = False) 
     """What is in a cache folder; with ``every_row`` all data is read and checked too."""
     infos = []
     for cache in find_caches(bottleneck_dir):
-        description = _description(cache.folder)
+        description = read_json(cache.folder / MODEL_FILE)
         problems = cache.check(every_row=every_row)
-        if description.get("fingerprint") != cache.fingerprint:
+        if not str(description.get("fingerprint")).startswith(cache.fingerprint):
             problems[MODEL_FILE] = "is missing or damaged; the next run writes it again"
         files = [entry for entry in os.scandir(cache.folder) if entry.is_file()]
         infos.append(
@@ -100,7 +107,7 @@ def plan_pruning(
         kept = [cache for cache in caches if cache not in doomed]
         wanted = _keys_in(image_dir, kept)
         for cache in kept:
-            cache.load()
+            cache.check()
             if gone := frozenset(cache) - wanted:
                 rows.append((cache, gone))
     return Pruning(tuple(doomed), tuple(rows))
@@ -111,32 +118,32 @@ def prune(pruning: Pruning) -> None:
     for cache in pruning.caches:
         cache.remove()
     for cache, keys in pruning.rows:
-        with cache.writing(_description(cache.folder)):
+        with cache.writing(None):
             cache.discard(keys)
 
 
 def _fingerprint(folder: Path) -> str:
-    """The whole fingerprint of a cache folder, or the 12 digits of its name without model.json."""
+    """The whole fingerprint of a cache folder, from a sound shard, else the 12 digits of its name.
+
+    Not from ``model.json``, which nothing protects.
+    """
     digits = folder.name.removeprefix(FOLDER_PREFIX)
-    fingerprint = str(_description(folder).get("fingerprint", ""))
-    return fingerprint if fingerprint.startswith(digits) else digits
-
-
-def _description(folder: Path) -> dict[str, object]:
-    try:
-        description = json.loads((folder / MODEL_FILE).read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return description if isinstance(description, dict) else {}
+    for path in Cache(folder.parent, digits).shard_paths():
+        try:
+            return shard.fingerprint_of(path.name, read_shard(path), digits)
+        except DamagedShardError:
+            continue
+    return digits
 
 
 def _by_fingerprint(caches: list[Cache], fingerprint: str) -> Cache:
     digits = fingerprint.lower().removeprefix(FOLDER_PREFIX)
-    found = [c for c in caches if len(digits) >= 6 and c.fingerprint.startswith(digits)]
+    found = [c for c in caches if c.fingerprint.startswith(digits[:64]) and len(digits) >= 6]
     if len(found) != 1:
         there = ", ".join(cache.fingerprint[:12] for cache in caches)
+        problem = "more than one cache has" if found else "no cache has"
         raise CacheError(
-            f"no cache has the fingerprint {shown(fingerprint)} (6 hex digits or more); there are "
+            f"{problem} the fingerprint {shown(fingerprint)}; give 6 hex digits or more of one of "
             f"{there}"
         )
     return found[0]
@@ -146,10 +153,9 @@ def _keys_in(image_dir: str | os.PathLike[str], caches: list[Cache]) -> set[byte
     """The keys of all images below ``image_dir``; opens those that no stat index knows."""
     folder = scan(image_dir)
     indexes = [StatIndex.of(cache) for cache in caches]
-    root = os.path.join(os.path.abspath(folder.root), "")
     keys = set()
     for image in folder.images:
-        known = (index.get(root + image.relpath, image.file.signature) for index in indexes)
+        known = (index.get(folder.absolute(image), image.file.signature) for index in indexes)
         key = next((key for key in known if key is not None), None)
         if key is None:
             if image.file.problem:
@@ -159,8 +165,8 @@ def _keys_in(image_dir: str | os.PathLike[str], caches: list[Cache]) -> set[byte
                     key = hashlib.sha256(data).digest()
             except BadImageError as error:
                 raise CacheError(
-                    f"the image {shown(image.path)} {error}, so its row cannot be told from those "
-                    "to remove; make it readable or remove it, then prune again"
+                    f"the image {shown(image.path)} cannot be read ({error}), so its row cannot be "
+                    "told from those to remove; make it readable or remove it, then prune again"
                 ) from error
         keys.add(key)
     return keys

@@ -4,6 +4,7 @@
 here; only a file that is not *named* like an image is opened, for its first bytes.
 """
 
+import functools
 import os
 import stat
 import unicodedata
@@ -91,6 +92,15 @@ class ImageFolder:
     images: tuple[LabeledImage, ...]
     passed_over: int
     empty_folders: tuple[str, ...]
+
+    def absolute(self, image: LabeledImage) -> str:
+        """The absolute path of one of the images, by which a stat index knows it."""
+        return self.absolute_root + image.relpath
+
+    @functools.cached_property
+    def absolute_root(self) -> str:
+        """The absolute path of the image folder, with a separator at its end."""
+        return os.path.join(os.path.abspath(self.root), "")
 
     @property
     def counts(self) -> dict[str, int]:
@@ -205,7 +215,7 @@ class _Walk:
         """The image that ``entry`` is, or None."""
         named_like_one = os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
         try:
-            status = entry.stat()
+            status = entry.stat() if os.name == "posix" else os.stat(entry.path)
         except OSError as error:
             problem = f"cannot be found: {error.strerror} (a dangling or looping link?)"
             return ImageFile(entry.path, problem=problem) if named_like_one else None

@@ -137,7 +137,10 @@ class InceptionV3:
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Run the network. ``pixels``: (n, 299, 299, 3) uint8. Returns (n, 2048) float32."""
-        vectors: np.ndarray = self._run(pixels)
+        try:
+            vectors: np.ndarray = self._run(pixels)
+        except import_tensorflow().errors.ResourceExhaustedError as error:
+            raise MemoryError("TensorFlow is out of memory") from error
         return vectors
 
     @functools.cached_property
@@ -249,7 +252,10 @@ def _freeze(model: Any) -> bytes:
                 return tf.concat(x, axis=-1)
             case "GlobalAveragePooling2D":
                 return tf.reduce_mean(x, axis=(1, 2))
-        raise TypeError(f"Keras' InceptionV3 has a {type(layer).__name__}, which is new")
+        raise WeightsError(
+            f"this version of Keras ({keras.__version__}) has a {type(layer).__name__} in its "
+            "InceptionV3, which this program does not know; use an older Keras"
+        )
 
     with tf.Graph().as_default() as graph:
         pixels = tf.compat.v1.placeholder(tf.float32, (None, *INPUT_SIZE, 3), name=INPUT_NODE)

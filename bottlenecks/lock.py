@@ -17,7 +17,12 @@ except ImportError:  # Windows: one writer at a time is then up to the user
 log = logging.getLogger(__name__)
 
 NAME = ".lock"
-_NO_LOCKS_HERE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # some network file systems
+_NO_LOCKS_HERE = (
+    errno.ENOLCK,
+    errno.EOPNOTSUPP,
+    errno.ENOTSUP,
+    errno.ENOSYS,
+)  # some network file systems
 
 
 @contextlib.contextmanager
@@ -28,6 +33,7 @@ def exclusive(folder: Path, wait: bool = True) -> Iterator[bool]:
     frees it when the process ends, however it ends. The folder is made if need be.
     """
     if fcntl is None:
+        folder.mkdir(parents=True, exist_ok=True)
         yield True
         return
     descriptor = _acquire(folder, wait)

@@ -15,8 +15,18 @@ from bottlenecks.images import Signature, signature_of
 MAX_FILE_BYTES = 256 * 2**20
 LARGE_FILE_BYTES = 16 * 2**20
 
-# Held while a large image is read and decoded, so that several threads do not add up in memory.
-one_large = threading.RLock()
+
+def usable_cores() -> int:
+    """The processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+THREADS = min(8, usable_cores())  # that read and decode
+
+# Held while a large file is read and decoded, so that several threads do not add up in memory.
+_one_large = threading.Lock()
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -44,7 +54,7 @@ def file_bytes(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, Signature]
                     "read; save it smaller"
                 )
             if status.st_size > LARGE_FILE_BYTES:
-                stack.enter_context(one_large)
+                stack.enter_context(_one_large)
             data = file.read(MAX_FILE_BYTES)
         except OSError as error:
             raise BadImageError(f"cannot be read: {error.strerror or error}") from error

@@ -23,6 +23,9 @@ FORMAT = "retrain-bottlenecks-1"
 _CHUNK_ROWS = 128
 
 
+MAX_BYTES = 256 * 2**20  # larger files are not of this program
+
+
 def pack(fingerprint: str, keys: np.ndarray, vectors: np.ndarray) -> tuple[str, bytes]:
     """Make a shard of ``keys`` (n, 32) uint8 and ``vectors`` (n, 2048) float32, n > 0.
 
@@ -52,12 +55,18 @@ def unpack_keys(name: str, image: bytes, fingerprint: str) -> np.ndarray:
         return keys
 
 
+def fingerprint_of(name: str, image: bytes, beginning: str) -> str:
+    """The whole fingerprint of a shard whose fingerprint has this ``beginning``, 12 digits."""
+    with _checked(name, image, beginning) as file:
+        return bytes(file.attrs["fingerprint"]).decode("ascii")
+
+
 def unpack(name: str, image: bytes, fingerprint: str) -> tuple[np.ndarray, np.ndarray]:
     """The keys (n, 32) uint8 and vectors (n, 2048) float32; raises `DamagedShardError`."""
     with _checked(name, image, fingerprint) as file:
         keys, vectors = file["sha256"][...], file["vectors"][...]
     if not np.isfinite(vectors).all():
-        raise DamagedShardError("holds numbers that are not finite")
+        raise DamagedShardError("it holds numbers that are not finite")
     return keys, vectors
 
 
@@ -69,16 +78,16 @@ def _checked(name: str, image: bytes, fingerprint: str) -> Any:
         with h5py.File(io.BytesIO(image), "r") as file:
             _check_structure(file, len(image), fingerprint)
             yield file
-    except DamagedShardError:
+    except (DamagedShardError, MemoryError):
         raise
     except Exception as error:  # h5py raises OSError, KeyError, RuntimeError, ...
-        raise DamagedShardError(f"is no readable HDF5 file ({error})") from error
+        raise DamagedShardError(f"it is no readable HDF5 file ({error})") from error
 
 
 def _check_structure(file: h5py.File, size: int, fingerprint: str) -> None:
     """Only what `pack` makes passes: no links to other files, no filters but fletcher32."""
     if sorted(file) != ["sha256", "vectors"]:
-        raise DamagedShardError("does not hold exactly the datasets sha256 and vectors")
+        raise DamagedShardError("it does not hold exactly the datasets sha256 and vectors")
     for name in file:
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
             raise DamagedShardError(f"{name} is a link to somewhere else")
@@ -91,10 +100,10 @@ def _check_structure(file: h5py.File, size: int, fingerprint: str) -> None:
     for name, expected in (("format", FORMAT), ("fingerprint", fingerprint)):
         attribute = file.attrs.get_id(name) if name in file.attrs else None
         if attribute is None or attribute.shape != () or attribute.dtype.kind != "S":
-            raise DamagedShardError(f"has no {name}")
+            raise DamagedShardError(f"it has no {name}")
         found = bytes(file.attrs[name]).decode("ascii", "replace")
         if found != expected and (name == "format" or found[:12] != expected):
-            raise DamagedShardError(f"is of the {name} {found[:64]}, not {expected}")
+            raise DamagedShardError(f"it is of the {name} {found[:64]}, not {expected}")
 
 
 def _check_dataset(

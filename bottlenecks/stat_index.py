@@ -5,7 +5,9 @@ It only ever saves work: without it, or with a damaged one, every file is hashed
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from bottlenecks import atomic
 from bottlenecks.cache import INDEX_FILE, Cache
@@ -13,6 +15,7 @@ from bottlenecks.images import Signature
 
 # A file changed this shortly before it was read may change again without another time stamp:
 # kernels advance them in ticks of up to 10 ms, and some file systems keep whole seconds.
+_MAX_BYTES = 2**30  # 5 million files
 _TICK_NS, _COARSE_TICK_NS = 20_000_000, 2_000_000_000
 
 
@@ -25,21 +28,21 @@ class StatIndex:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._entries: dict[str, list[int | str]] = {}
-        self.is_changed = False
-        try:
-            checksum, _, body = path.read_bytes().partition(b"\n")
-            if hashlib.sha256(body).hexdigest().encode() == checksum:
-                self._entries = json.loads(body)
-        except (OSError, ValueError):
-            pass
+        self._entries = _read(path)
+        self._news: dict[str, list[int | str] | None] = {}  # None: forget it
+
+    @property
+    def is_changed(self) -> bool:
+        return bool(self._news)
 
     def get(self, path: str, signature: Signature) -> bytes | None:
         """The sha256 of the file as it is, or None where it must be read to know."""
-        entry = self._entries.get(path)
-        if entry is None or tuple(entry[:4]) != signature:
+        try:
+            entry = self._news[path] if path in self._news else self._entries[path]
+            *remembered, digest = entry  # type: ignore[misc]
+            return bytes.fromhex(str(digest)) if tuple(remembered) == signature else None
+        except (KeyError, TypeError, ValueError):  # not there, or not what this program writes
             return None
-        return bytes.fromhex(str(entry[4]))
 
     def put(self, path: str, signature: Signature, sha256: bytes, read_ns: int) -> None:
         """Remember a hash; ``read_ns`` is ``time.time_ns()`` from before the file was read.
@@ -50,15 +53,38 @@ class StatIndex:
         changed_ns = max(signature[1], signature[2])
         tick = _TICK_NS if changed_ns % 1_000_000_000 else _COARSE_TICK_NS
         if changed_ns + tick < read_ns:
-            self._entries[path] = [*signature, sha256.hex()]
-            self.is_changed = True
-        elif self._entries.pop(path, None) is not None:
-            self.is_changed = True
+            self._news[path] = [*signature, sha256.hex()]
+        elif path in self._entries or path in self._news:
+            self._news[path] = None
+
+    def keep_only(self, root: str, paths: Collection[str]) -> None:
+        """Forget the files below ``root`` that are not among ``paths``."""
+        for path in self._entries:
+            if path.startswith(root) and path not in paths:
+                self._news[path] = None
 
     def save(self) -> None:
-        """Write the index, if it changed. Raises ``OSError``."""
-        if not self.is_changed:
+        """Write what is new into the index as it is on the disk now. Raises ``OSError``.
+
+        Call it with the cache's lock.
+        """
+        if not self._news:
             return
+        entries = {**_read(self.path), **self._news}
+        self._entries = {path: entry for path, entry in entries.items() if entry is not None}
         body = json.dumps(self._entries, separators=(",", ":")).encode()
         atomic.write_bytes(self.path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
-        self.is_changed = False
+        self._news = {}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            return {}
+        checksum, _, body = path.read_bytes().partition(b"\n")
+        if hashlib.sha256(body).hexdigest().encode() != checksum:
+            return {}
+        entries = json.loads(body)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return entries if isinstance(entries, dict) else {}

@@ -14,7 +14,7 @@ from bottlenecks.decode import INPUT_SIZE, decode
 from bottlenecks.errors import BadImageError, GraphError, shown
 from bottlenecks.frozen import import_frozen
 from bottlenecks.quiet_tensorflow import import_tensorflow
-from bottlenecks.reading import file_bytes, in_order
+from bottlenecks.reading import THREADS, file_bytes, in_order
 from label_image.graph import find_input, find_output, read_graph, read_labels
 from retrain.graph_spec import MUL_NODE
 
@@ -94,7 +94,7 @@ class Classifier:
         A photo that cannot be read has a ``problem`` and no ranking.
         """
         batch: list[tuple[str, np.ndarray | BadImageError]] = []
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(THREADS) as pool:
             names = (os.fspath(path) for path in paths)
             with closing(in_order(pool, self._read, names, 2 * self._batch_size)) as photos:
                 for photo in photos:

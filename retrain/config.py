@@ -12,6 +12,7 @@ from bottlenecks.config import require
 from bottlenecks.errors import UsageError, shown
 from retrain import graph_spec
 
+SUMMARIES = ("train", "validation")  # sub-folders of --summaries_dir
 _FILES = ("output_graph", "output_labels")
 # Flags of retrain.py that do nothing yet: using one is an error, not a silent pass.
 _NOT_YET = (
@@ -121,4 +122,5 @@ class Config(bottlenecks.config.Config):
         for name in _FILES:
             atomic.check_file_place(getattr(self, name), name)
         if self.summaries_dir is not None:
-            atomic.check_folder_place(self.summaries_dir, "summaries_dir")
+            for folder in (".", *SUMMARIES):
+                atomic.check_folder_place(Path(self.summaries_dir, folder), "summaries_dir")

@@ -8,6 +8,7 @@ import numpy as np
 # L2 penalty on the weights of the standardised vectors. Measured with Adam over 5 splits of 1,850
 # vectors of flower photos: 0.01 to 0.3 stay within 0.4 points of the best logistic regression.
 L2 = 0.1
+_BLOCK_ROWS = 4096
 # Kingma & Ba 2015, "Adam", algorithm 1: their defaults.
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
@@ -34,18 +35,23 @@ class Standardisation:
     @classmethod
     def of(cls, x: np.ndarray) -> "Standardisation":
         mean = x.mean(axis=0, dtype=np.float64)
-        deviation = x.std(axis=0, dtype=np.float64)
+        variance = np.zeros_like(mean)
+        for start in range(0, len(x), _BLOCK_ROWS):  # a block at a time, not to copy x
+            variance += ((x[start : start + _BLOCK_ROWS] - mean) ** 2).sum(axis=0)
+        deviation = np.sqrt(variance / len(x))
         # Untrained networks vary by 1e-4 and less, so "never varies" is relative to the mean:
         # what float32 rounding alone can make of a constant.
-        constant = deviation <= 1e-6 * np.abs(mean)
-        scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=~constant)
+        varies = deviation > 1e-6 * np.abs(mean)
+        # A number that hardly ever varied in training must not decide alone when it does.
+        floor = 0.01 * np.median(deviation[varies]) if varies.any() else 1.0
+        scale = np.where(varies, 1.0 / np.maximum(deviation, floor), 0.0)
         return cls(mean, scale)
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         """Standardised ``x`` (n, 2048), float32."""
-        return ((x - self.mean.astype(np.float32)) * self.scale.astype(np.float32)).astype(
-            np.float32, copy=False
-        )
+        z: np.ndarray = x - self.mean.astype(np.float32)
+        z *= self.scale.astype(np.float32)
+        return z
 
     def fold(self, weights: np.ndarray, bias: np.ndarray) -> Head:
         """The layer on raw vectors that equals ``weights``, ``bias`` on standardised ones."""

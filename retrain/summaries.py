@@ -5,6 +5,7 @@ from pathlib import Path
 from types import TracebackType
 
 from bottlenecks.quiet_tensorflow import import_tensorflow
+from retrain.config import SUMMARIES
 from retrain.evaluate import Score
 
 
@@ -23,7 +24,7 @@ class Summaries:
                 name: self._tf.compat.v1.summary.FileWriter(
                     str(Path(summaries_dir) / name), filename_suffix=f".{run}"
                 )
-                for name in ("train", "validation")
+                for name in SUMMARIES
             }
 
     def __enter__(self) -> "Summaries":

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bottlenecks import atomic, builder, lock
+from bottlenecks import atomic, builder, lock, rows
 from bottlenecks.cache import Cache
 from bottlenecks.config import Config
 from bottlenecks.decode import decode
@@ -102,7 +102,7 @@ class Child:
 
 def build_and_tell(connection: Connection, dataset: Path, bottleneck_dir: Path) -> None:
     """A slow build that commits after every batch and sends how many rows are committed."""
-    builder.COMMIT_SECONDS = 0.0
+    rows.COMMIT_SECONDS = 0.0
     append = Cache.append
 
     def append_and_tell(self: Cache, keys: list[bytes], vectors: np.ndarray) -> None:

@@ -1,6 +1,7 @@
 """build(): nothing is computed twice, nothing is stale, nothing vanishes."""
 
 import csv
+import hashlib
 import os
 import shutil
 import time
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bottlenecks import builder
+from bottlenecks import builder, lock, rows
 from bottlenecks.builder import BuildReport, Progress, build
+from bottlenecks.cache import Cache
 from bottlenecks.config import Config
 from bottlenecks.decode import decode
 from bottlenecks.errors import (
@@ -22,6 +24,7 @@ from bottlenecks.errors import (
     OutputError,
     RetrainError,
 )
+from bottlenecks.housekeeping import inspect
 from tests.conftest import COLOURS, photo
 from tests.standin import StandIn
 
@@ -374,7 +377,7 @@ def test_work_is_committed_as_it_goes(
     run_build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is on the disk at each batch, with the time between commits set to none."""
-    monkeypatch.setattr(builder, "COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(rows, "COMMIT_SECONDS", 0.0)
     on_disk = []
 
     class Watching(StandIn):
@@ -514,3 +517,77 @@ def test_what_was_passed_over_is_told(run_build: Build, small_dataset: Path) -> 
     (small_dataset / "empty").mkdir()
     report = run_build()
     assert (report.passed_over, report.empty_folders) == (1, ("empty",))
+
+
+def test_an_image_that_goes_while_its_row_is_pruned_ends_as_bad(
+    small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process prunes a row, and the image goes, while this one waits for the lock."""
+    config = Config(image_dir=str(small_dataset), bottleneck_dir=str(tmp_path / "cache"))
+    time.sleep(0.05)  # so that the stat index remembers the files
+    report = builder.build(config, extractor=StandIn())
+    gone = small_dataset / "cyan" / "cyan_000.jpg"
+    photo((0, 0, 0), 1).save(small_dataset / "cyan" / "new.jpg")
+    writing = Cache.writing
+
+    def after_pruning(self: Cache, description: dict) -> object:
+        monkeypatch.setattr(Cache, "writing", writing)
+        key = hashlib.sha256(gone.read_bytes()).digest()
+        with report.cache.writing(None):
+            report.cache.discard(frozenset([key]))
+        gone.unlink()
+        return writing(self, description)
+
+    monkeypatch.setattr(Cache, "writing", after_pruning)
+    second = builder.build(config, extractor=StandIn())
+    assert [Path(bad.path).name for bad in second.failed] == ["cyan_000.jpg"]
+    assert (second.computed, len(second.images)) == (1, 12)
+
+
+def test_a_warm_run_with_a_bad_image_neither_waits_nor_needs_to_write(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    (small_dataset / "cyan" / "bad.jpg").write_text("no image")
+    config = Config(image_dir=str(small_dataset), bottleneck_dir=str(tmp_path / "cache"))
+    folder = builder.build(config, extractor=StandIn()).cache.folder
+    (small_dataset / "cyan" / "bad2.jpg").write_text("no image either")
+    with lock.exclusive(folder):  # as another run would; waiting for it would never end
+        report = builder.build(config, extractor=StandIn())
+    assert (report.computed, len(report.failed)) == (0, 2)
+    assert (folder / "bad_images.csv").read_text().count("no JPEG") == 1
+    builder.build(config, extractor=StandIn())
+    assert (folder / "bad_images.csv").read_text().count("no JPEG") == 2
+
+
+def test_the_stat_index_forgets_what_is_gone_and_keeps_other_folders(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "Other"
+    shutil.copytree(small_dataset, other)
+    time.sleep(0.05)
+    for root in (small_dataset, other):
+        config = Config(image_dir=str(root), bottleneck_dir=str(tmp_path / "cache"))
+        cache = builder.build(config, extractor=StandIn()).cache
+    (other / "cyan" / "cyan_000.jpg").unlink()
+    photo((0, 0, 0), 1).save(other / "cyan" / "new.jpg")
+    builder.build(config, extractor=StandIn())
+    text = (cache.folder / "stat_index.json").read_text()
+    assert f"{small_dataset}/cyan/cyan_000.jpg" in text
+    assert f"{other}/cyan/cyan_001.jpg" in text
+    assert f"{other}/cyan/cyan_000.jpg" not in text
+
+
+@pytest.mark.parametrize("model", ["[" * 100_000, "5", '{"fingerprint": 5}'])
+@pytest.mark.parametrize("index", ["[" * 100_000, "5", '{"PATH": 5}', '{"PATH": [1, 2, 3, 4]}'])
+def test_crafted_json_is_harmless(
+    model: str, index: str, small_dataset: Path, tmp_path: Path
+) -> None:
+    config = Config(image_dir=str(small_dataset), bottleneck_dir=str(tmp_path / "cache"))
+    folder = builder.build(config, extractor=StandIn()).cache.folder
+    (folder / "model.json").write_text(model)
+    body = index.replace("PATH", str(small_dataset / "cyan" / "cyan_000.jpg")).encode()
+    checksum = hashlib.sha256(body).hexdigest().encode()
+    (folder / "stat_index.json").write_bytes(checksum + b"\n" + body)
+    assert inspect(tmp_path / "cache", every_row=True)[0].rows == 12
+    report = builder.build(config, extractor=StandIn())
+    assert (report.computed, report.cached) == (0, 12)

@@ -261,11 +261,42 @@ def test_numbers_that_are_not_finite_are_healed_not_served_for_ever(
     assert key(9) not in found
 
 
-def test_a_folder_of_another_fingerprint_is_an_error(cache: Cache) -> None:
+def test_rows_of_another_fingerprint_are_not_served(cache: Cache) -> None:
     near = Cache(cache.folder.parent, FINGERPRINT[:12] + "0" * 52)
     assert near.folder == cache.folder
-    with pytest.raises(CacheError, match="fingerprint"), near.writing(DESCRIPTION):
-        raise AssertionError("went on in a folder of another fingerprint")
+    near.load()
+    assert len(near) == 0
+
+
+def test_a_flipped_digit_in_model_json_is_mended(cache: Cache) -> None:
+    path = cache.folder / "model.json"
+    with cache.writing(DESCRIPTION):
+        good = path.read_text()
+    path.write_text(good.replace(FINGERPRINT, "f" + FINGERPRINT[1:]))
+    with cache.writing(DESCRIPTION):
+        assert path.read_text() == good
+
+
+def test_too_little_memory_is_no_damage(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    before = shards(cache)
+    with monkeypatch.context() as patch:
+        patch.setattr(shard.h5py, "File", no_memory)
+        with pytest.raises(MemoryError):
+            cache.load()
+    cache.load()
+    assert not cache.damaged
+    assert shards(cache) == before
+
+
+def test_a_file_too_large_to_be_a_shard_is_not_read(cache: Cache) -> None:
+    huge = cache.folder / f"{'0' * 64}.h5"
+    with open(huge, "wb") as file:
+        file.truncate(2**40)  # sparse
+    problems = cache.check()
+    assert "more than this program writes" in problems[huge.name]
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff", b'{"other": 1}', None])

@@ -120,3 +120,29 @@ def test_foreign_files_are_not_served(
     cache = loaded(cache_dir)
     assert_only_right_rows(cache, expected)
     assert len(list(folder.glob("*.damaged"))) == 2
+
+
+def test_damage_to_the_other_files_is_harmless(
+    dataset: Path,
+    pristine: Path,
+    expected: dict,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """model.json, the stat index: no row is lost, and all is well after the next computing."""
+    names = sorted(p.name for p in the_shard(pristine).parent.iterdir() if p.suffix == ".json")
+    assert "model.json" in names
+    for trial in trials(20, 200):
+        chance = random.Random(trial)
+        cache_dir = tmp_path / f"cache{trial}"
+        shutil.copytree(pristine, cache_dir)
+        path = the_shard(cache_dir).parent / chance.choice(names)
+        data = bytearray(path.read_bytes())
+        chance.choice((flip_a_bit, truncate))(data, chance)
+        path.write_bytes(data)
+        arguments = [f"--image_dir={dataset}", f"--bottleneck_dir={cache_dir}"]
+        assert main(arguments, extractor=StandIn()) == 0
+        output = capsys.readouterr()
+        assert "already cached       12" in output.out
+        assert output.err == ""
+        assert_only_right_rows(loaded(cache_dir), expected)

@@ -1,9 +1,11 @@
 """Every format and mode gives the right pixels, and every bad file a reason."""
 
+import io
 import struct
+import subprocess
+import sys
+import threading
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 
 import numpy as np
@@ -335,20 +337,21 @@ def test_pillows_own_limit_plays_no_part(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_big_image_is_decoded_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    entered = []
+    threads = []
+    load = decode_module._load
 
-    @contextmanager
-    def lock() -> Iterator[None]:
-        entered.append(True)
-        yield
+    def record(*arguments: object) -> object:
+        threads.append(threading.current_thread())
+        return load(*arguments)
 
+    monkeypatch.setattr(decode_module, "_load", record)
     data = encode(Image.new("RGB", (8, 8)), "PNG")
-    monkeypatch.setattr(decode_module, "one_large", lock())
-    decode(data)
-    assert entered == []
+    small = decode(data)
     monkeypatch.setattr(decode_module, "_LARGE_MEMORY", 64)
-    decode(data)
-    assert entered == [True]
+    np.testing.assert_array_equal(decode(data), small)
+    np.testing.assert_array_equal(decode(data), small)
+    assert threads[0] is threading.current_thread()
+    assert threads[1] is threads[2] is not threads[0]
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA"])
@@ -437,3 +440,26 @@ def test_out_of_memory_is_a_bad_image(monkeypatch: pytest.MonkeyPatch, image_for
     fail_to_load(monkeypatch, MemoryError())
     with pytest.raises(BadImageError, match="memory"):
         decode(WHOLE[image_format])
+
+
+def test_the_memory_of_large_images_does_not_add_up_over_threads() -> None:
+    """Eight threads, each with a PNG of 60 megapixels that takes 240 MB."""
+    script = (
+        "import io, pathlib, re\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from PIL import Image\n"
+        "from bottlenecks.decode import decode\n"
+        "import sys\n"
+        "data = sys.stdin.buffer.read()\n"
+        "with ThreadPoolExecutor(8) as pool:\n"
+        "    shapes = [a.shape for a in pool.map(decode, [data] * 8)]\n"
+        "assert shapes == [(299, 299, 3)] * 8\n"
+        "status = pathlib.Path('/proc/self/status').read_text()\n"
+        "print(re.search(r'VmHWM:\\s+(\\d+) kB', status)[1])\n"
+    )
+    file = io.BytesIO()
+    Image.new("RGB", (7_700, 7_700), "red").save(file, "PNG", compress_level=1)
+    result = subprocess.run(
+        [sys.executable, "-c", script], input=file.getvalue(), capture_output=True, check=True
+    )
+    assert int(result.stdout) * 1024 < 500e6

@@ -1,0 +1,82 @@
+"""Pixels -> network -> rows committed to the cache, batch by batch."""
+
+import time
+
+import numpy as np
+
+from bottlenecks.cache import Cache
+from bottlenecks.errors import RetrainError
+from bottlenecks.inception import BOTTLENECK_SIZE, Extractor
+
+COMMIT_SECONDS = 5.0  # at most this much work, and a batch, is lost when a run is killed
+COMMIT_ROWS = 4096  # 32 MiB
+
+
+class Rows:
+    """Images on their way through the network into the cache.
+
+    ``images_per_second`` leaves out the first batch, which starts the network, where there is
+    more to go by.
+    """
+
+    def __init__(self, cache: Cache, extractor: Extractor, batch_size: int) -> None:
+        self._cache, self._extractor, self._batch_size = cache, extractor, batch_size
+        self._keys: set[bytes] = set()  # all that were added
+        self._batch: dict[bytes, np.ndarray] = {}  # not yet through the network
+        self._ready: list[tuple[list[bytes], np.ndarray]] = []  # not yet committed
+        self._committed = self._since = time.monotonic()
+        self._first_batch = 0
+        self.computed = 0
+        self.images_per_second = 0.0
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._keys
+
+    @property
+    def waiting(self) -> int:
+        """Images that are not through the network yet."""
+        return len(self._batch)
+
+    def add(self, key: bytes, pixels: np.ndarray) -> None:
+        self._keys.add(key)
+        self._batch[key] = pixels
+        if len(self._batch) == self._batch_size:
+            self.flush()
+
+    def flush(self) -> None:
+        """Run the network on what is waiting; commit if the last time is long enough ago."""
+        if not self._batch:
+            return
+        vectors = _checked_vectors(self._extractor, np.stack(list(self._batch.values())))
+        self._ready.append((list(self._batch), vectors))
+        self._batch = {}
+        now = time.monotonic()
+        if self.computed:
+            self.computed += len(vectors)
+            self.images_per_second = (self.computed - self._first_batch) / (now - self._since)
+        else:
+            self.computed = self._first_batch = len(vectors)
+            self.images_per_second = len(vectors) / (now - self._since)
+            self._since = now
+        rows = sum(len(keys) for keys, _ in self._ready)
+        if now - self._committed > COMMIT_SECONDS or rows >= COMMIT_ROWS:
+            self.commit()
+
+    def commit(self) -> None:
+        """Commit what is through the network."""
+        if self._ready:
+            keys = [key for keys, _ in self._ready for key in keys]
+            self._cache.append(keys, np.concatenate([vectors for _, vectors in self._ready]))
+            self._ready = []
+        self._committed = time.monotonic()
+
+
+def _checked_vectors(extractor: Extractor, pixels: np.ndarray) -> np.ndarray:
+    vectors = extractor(pixels)
+    expected = (len(pixels), BOTTLENECK_SIZE)
+    if vectors.shape != expected or vectors.dtype != np.float32 or not np.isfinite(vectors).all():
+        raise RetrainError(
+            f"the network gave {vectors.shape} {vectors.dtype}, expected finite {expected} "
+            "float32; the weights are not what they should be"
+        )
+    return vectors
