@@ -27,7 +27,7 @@ lint: $(VENV)/installed-tools  ## ruff's checks and format, mypy
 
 ifdef IMAGE_DIR
 bottlenecks: $(VENV)/installed  ## stage one alone: make bottlenecks IMAGE_DIR=Dataset [ARGS="--flag ..."]
-	$(BIN)/python -m bottlenecks --image_dir "$(IMAGE_DIR)" $(ARGS)
+	$(BIN)/python -m bottlenecks --image_dir '$(IMAGE_DIR)' $(ARGS)
 else
 bottlenecks:
 	@echo 'error: name the image folder: make bottlenecks IMAGE_DIR=Dataset' >&2; exit 2

@@ -22,17 +22,20 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a partial file's path to write to; what is there at the end goes under ``path``.
 
     It is synced to the disk first. When the writing raises, the old file is untouched and the
-    partial one is removed.
+    partial one is removed; an ``OSError`` then names ``path``. Where ``path`` is a link, what it
+    leads to is replaced.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     partial = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
     try:
         yield partial
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None
         raise
     sync_folder(path.parent)
 
@@ -78,6 +81,8 @@ def check_file_place(path: str | os.PathLike[str], flag: str) -> None:
     if path.is_dir():
         raise OutputError(f"--{flag} {shown(path)} is a folder; name a file")
     check_place(path, flag)
+    if path.exists() and not path.is_file():
+        raise OutputError(f"--{flag} {shown(path)} is a pipe or a device; name a file")
     if path.exists() and not os.access(path.parent, os.W_OK | os.X_OK):
         raise OutputError(
             f"--{flag} {shown(path)} cannot be replaced: no permission to write in "

@@ -128,7 +128,20 @@ class _Build:
     is_writing: bool = False
 
     def run(self) -> BuildReport:
-        cache = self.cache = Cache(self.config.bottleneck_dir, self.extractor.fingerprint)
+        """Do it; a run that fails before it has a row leaves no cache folder that it made."""
+        self.cache = Cache(self.config.bottleneck_dir, self.extractor.fingerprint)
+        made = [p for p in (self.cache.folder, self.cache.folder.parent) if not p.exists()]
+        try:
+            return self._run(self.cache)
+        except BaseException:
+            if made and not len(self.cache):
+                with suppress(OSError):
+                    self.cache.remove()
+                    for folder in made[1:]:
+                        folder.rmdir()
+            raise
+
+    def _run(self, cache: Cache) -> BuildReport:
         cache.load()
         self.index = StatIndex.of(cache)
         unknown = []

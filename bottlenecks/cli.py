@@ -57,6 +57,8 @@ def _main(argv: Sequence[str] | None, extractor: "Extractor | None") -> int:
     fingerprints, yes = values.pop("prune"), values.pop("yes")
     if listing + verify + (fingerprints is not None) > 1:
         raise UsageError("--list, --verify and --prune are for one at a time")
+    if (listing or verify or fingerprints is not None) and any(exports.values()):
+        raise UsageError("--export_hdf5 and --export_npz go with a run, not with these")
     if listing or verify:
         return _inspect(values["bottleneck_dir"], verify)
     if fingerprints is not None:
@@ -153,7 +155,7 @@ def make_extractor(config: Config, on_download: "OnDownload") -> "InceptionV3":
 
 def summary(report: "BuildReport") -> str:
     """What a build found and did, a line for each."""
-    width = max(len(label) for label in report.counts)
+    width = max(12, *(len(label) for label in report.counts))
     lines = [f"{len(report.images)} images of {len(report.counts)} labels:"]
     lines += [f"  {label:<{width}}  {count:>7}" for label, count in report.counts.items()]
     rate = f" ({report.images_per_second:.1f} images/s)" if report.computed else ""

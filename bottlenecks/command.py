@@ -58,9 +58,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(
-            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
-        )
+        super().__init__(allow_abbrev=False, **options)
 
     def add_flags(self, config: type, optional: Sequence[str] = ()) -> None:
         """Add a flag for every field of the dataclass ``config``, made with `flag`.
@@ -115,6 +113,7 @@ def _with_underscores(argument: str) -> str:
 
 def run(main: Callable[[], int], resumable: bool = False) -> int:
     """Call ``main`` and turn whatever stops it into one line on stderr and an exit code."""
+    _open_missing_streams()
     logging.basicConfig(format="%(message)s", handlers=[_StderrHandler()], force=True)
     if not sys.warnoptions:  # Pillow warns of odd files; what matters of them is reported
         warnings.simplefilter("ignore")
@@ -124,8 +123,7 @@ def run(main: Callable[[], int], resumable: bool = False) -> int:
     previous = _on_sigterm(_terminate)
     try:
         code = main()
-        if sys.stdout is not None:
-            sys.stdout.flush()  # so that a closed pipe is met here and not at the very end
+        sys.stdout.flush()  # so that a closed pipe is met here and not at the very end
         return code
     except (KeyboardInterrupt, Terminated) as stop:
         resume = "; what was computed is kept, and the same command resumes" if resumable else ""
@@ -148,6 +146,16 @@ def run(main: Callable[[], int], resumable: bool = False) -> int:
         )
     finally:
         _on_sigterm(previous)
+
+
+def _open_missing_streams() -> None:
+    """Give a process that was started with closed streams (``>&-``) ones that lead nowhere."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
 
 
 def _fail(message: str) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from bottlenecks.quiet_tensorflow import import_tensorflow
 
+SCOPE = "frozen"  # of the nodes that `import_frozen` adds
 _LARGE_BYTES = 4096  # smaller ones may be shapes, which must stay constants
 
 
@@ -37,9 +38,9 @@ def import_frozen(graph_def: Any, input_map: Mapping[str, Any]) -> Callable[[Any
     assignments = []
     mapped = dict(input_map)
     for i, (name, value) in enumerate(values.items()):
-        placeholder = v1.placeholder(value.dtype, value.shape, name=f"initial_values/{i}")
+        placeholder = v1.placeholder(value.dtype, value.shape, name=f"{SCOPE}/initial_value_{i}")
         variable = v1.get_variable(
-            f"variables/{i}", initializer=placeholder, trainable=False, use_resource=True
+            f"{SCOPE}/{i}", initializer=placeholder, trainable=False, use_resource=True
         )
         mapped[f"{name}:0"] = variable.read_value()
         assignments.append((variable.initializer, placeholder, value))

@@ -41,7 +41,7 @@ class ProgressBar:
                 desc=self._what,
                 total=total or None,
                 initial=done,
-                unit=self._unit,
+                unit=f" {self._unit}" if not self._unit_scale else self._unit,
                 unit_scale=self._unit_scale,
                 dynamic_ncols=True,
                 leave=False,

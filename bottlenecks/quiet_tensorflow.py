@@ -26,7 +26,7 @@ def import_tensorflow() -> ModuleType:
             os.dup2(held_back.fileno(), 2)
             try:
                 import tensorflow  # noqa: F401
-            except BaseException:
+            except Exception:
                 os.dup2(kept, 2)
                 held_back.seek(0)
                 os.write(2, held_back.read())

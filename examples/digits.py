@@ -8,6 +8,7 @@ to demo_data/. Without a network it uses untrained weights, and says so.
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections import Counter
 from pathlib import Path
 
@@ -68,11 +69,11 @@ def imagenet_weights_can_be_had() -> bool:
     except WeightsUnavailableError as error:
         line = "*" * 78
         print(
-            f"{line}\n"
+            f"{textwrap.fill(str(error), 78)}\n{line}\n"
             "  NOTICE: the ImageNet weights CANNOT BE DOWNLOADED here.\n"
             "  The demonstration goes on with an UNTRAINED network (--weights random).\n"
             "  That is enough for these simple digits, and useless for real photos.\n"
-            f"{line}\n{error}\n",
+            f"{line}",
             flush=True,
         )
         return False

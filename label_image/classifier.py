@@ -117,6 +117,11 @@ class Classifier:
                 f"the graph cannot be run from its input to its output: {reason}; name others with "
                 "--input_layer and --output_layer"
             ) from error
+        if not np.isfinite(scores).all():
+            raise GraphError(
+                "the graph gives scores that are not finite; it is broken, or --input_mean and "
+                "--input_std are not those it was trained with"
+            )
         if scores.shape[1] != len(self.labels):
             raise GraphError(
                 f"the graph gives {scores.shape[1]} scores for {len(self.labels)} labels; use the "

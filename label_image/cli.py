@@ -38,9 +38,11 @@ def _main(argv: Sequence[str] | None) -> int:
     from label_image.classifier import Classifier
 
     how = dataclasses.asdict(config)
-    show = _SHOW[how.pop("format")](how.pop("num_top_predictions"), len(photos) > 1)
+    show_as, top = how.pop("format"), how.pop("num_top_predictions")
+    classifier = Classifier(**how)
+    show = _SHOW[show_as](top, len(photos) > 1)
     failed = 0
-    for result in Classifier(**how).classify(photos):
+    for result in classifier.classify(photos):
         if result.problem:
             failed += 1
             print(f"error: {shown(result.path)}: {result.problem}", file=sys.stderr)
@@ -74,16 +76,16 @@ class _Text:
 
     def __init__(self, top: int, several: bool) -> None:
         self.top, self.several = top, several
+        self._shown = False
 
     def result(self, result: "Result") -> None:
         if result.problem:
             return
         if self.several:
-            print(shown(result.path))
+            print(("\n" if self._shown else "") + shown(result.path))
+        self._shown = True
         for guess in result.ranking[: self.top]:
             print(f"{guess.label} (score = {guess.score:.5f})")
-        if self.several:
-            print()
         sys.stdout.flush()
 
     def end(self) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bottlenecks.errors import GraphError, UnsafeGraphError, shown
+from bottlenecks.frozen import SCOPE
 from bottlenecks.quiet_tensorflow import import_tensorflow
 from label_image.config import MAX_SIDE
 from retrain import graph_spec
@@ -141,9 +142,9 @@ def _find(graph: Any, names: Sequence[str], flag: str) -> Any:
     for name in names:
         if _has(graph, name):
             return graph.get_tensor_by_name(name if ":" in name else f"{name}:0")
-    inputs = [op.name for op in graph.get_operations() if op.type.startswith("Placeholder")]
-    softmaxes = [op.name for op in graph.get_operations() if op.type == "Softmax"]
-    there = inputs if flag == "--input_layer" else softmaxes
+    kind = "Placeholder" if flag == "--input_layer" else "Softmax"
+    operations = [op for op in graph.get_operations() if not op.name.startswith(f"{SCOPE}/")]
+    there = [op.name for op in operations if op.type.startswith(kind)]
     hint = f"; it has {', '.join(map(shown, there[:5]))}" if there else ""
     raise GraphError(
         f"the graph has no tensor {' or '.join(map(shown, names))}{hint}; name one with {flag}"

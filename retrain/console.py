@@ -74,7 +74,7 @@ def _label_table(scores: tuple[LabelScore, ...]) -> list[str]:
         for s in ordered
     ]
     if len(scores) > len(ordered):
-        lines.append(f"... and {len(scores) - len(ordered)} labels that did better")
+        lines.append(f"... and {len(scores) - len(ordered)} more labels")
     return [*lines, ""]
 
 

@@ -53,7 +53,7 @@ def test_several_photos_are_named(call: Call, files: list[str], photos: list[Pat
     lines = result.stdout.splitlines()
     assert lines[::3] == list(map(str, photos))
     assert [LINE.match(line)[1] for line in lines[1::3]] == list(COLOURS)
-    assert lines[2::3] == [""] * 3
+    assert lines[2::3] == [""] * 2  # between them
 
 
 def test_a_folder_stands_for_its_photos(call: Call, files: list[str], photos: list[Path]) -> None:
