@@ -5,8 +5,6 @@ import time
 
 from tqdm import tqdm
 
-from bottlenecks.errors import shown
-
 LINE_SECONDS = 10.0
 
 
@@ -59,12 +57,9 @@ class ProgressBar:
             self._last_line = now
             rate = (done - self._initial) / (now - self._started)
             left = f", {tqdm.format_interval((total - done) / rate)} left" if rate and total else ""
-            done_, total_, rate_ = (
-                tqdm.format_sizeof(x) if self._unit_scale else f"{x:.4g}" if x is rate else f"{x}"
-                for x in (done, total, rate)
-            )
-            print(
-                f"{shown(self._what)}: {done_}/{total_} {self._unit}, {rate_} {self._unit}/s{left}",
-                file=sys.stderr,
-                flush=True,
-            )
+            if self._unit_scale:
+                amount = f"{tqdm.format_sizeof(done)}/{tqdm.format_sizeof(total)} {self._unit}"
+                speed = f"{tqdm.format_sizeof(rate)} {self._unit}/s"
+            else:
+                amount, speed = f"{done}/{total} {self._unit}", f"{rate:.1f} {self._unit}/s"
+            print(f"{self._what}: {amount}, {speed}{left}", file=sys.stderr, flush=True)

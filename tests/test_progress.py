@@ -46,7 +46,7 @@ def test_a_long_run_prints_a_line_now_and_then(
         "bottlenecks: 30/100 images",
         "bottlenecks: 50/100 images",
     ]
-    assert "2 images/s" in lines[0]  # 20 images in 10 seconds; the first 10 tell nothing
+    assert "2.0 images/s" in lines[0]  # 20 images in 10 seconds; the first 10 tell nothing
     assert "00:35 left" in lines[0]
     assert "00:25 left" in lines[1]
 
