@@ -39,7 +39,7 @@ def main() -> int:
     for command in (train, use):
         if code := run(command):
             return code
-    print("Each photo above is named after the digit it shows. Now try photos of your own:")
+    print("\nEach photo above is named after the digit it shows. Now try photos of your own:")
     print("  .venv/bin/python -m retrain --image_dir YOUR_FOLDER --how_many_training_steps 1000")
     return 0
 
@@ -68,8 +68,9 @@ def imagenet_weights_can_be_had() -> bool:
             find_weights("imagenet", Path(Config.model_dir).expanduser(), on_download=bar)
     except WeightsUnavailableError as error:
         line = "*" * 78
+        reason = textwrap.fill(str(error), 78, break_long_words=False, break_on_hyphens=False)
         print(
-            f"{textwrap.fill(str(error), 78)}\n{line}\n"
+            f"{reason}\n{line}\n"
             "  NOTICE: the ImageNet weights CANNOT BE DOWNLOADED here.\n"
             "  The demonstration goes on with an UNTRAINED network (--weights random).\n"
             "  That is enough for these simple digits, and useless for real photos.\n"
