@@ -134,9 +134,9 @@ class _Build:
         try:
             return self._run(self.cache)
         except BaseException:
-            if made and not len(self.cache):
+            if made:
                 with suppress(OSError):
-                    self.cache.remove()
+                    self.cache.remove_if_empty()
                     for folder in made[1:]:
                         folder.rmdir()
             raise

@@ -215,13 +215,27 @@ class Cache:
     def remove(self) -> None:
         """Remove this cache's files, and its folder if nothing else is in it."""
         with lock.exclusive(self.folder):
-            for path in list(self.folder.iterdir()):
-                ours = path.name in (MODEL_FILE, INDEX_FILE, BAD_IMAGES_FILE)
-                if ours or path.suffix in (shard.SUFFIX, DAMAGED_SUFFIX, atomic.PARTIAL_SUFFIX):
-                    path.unlink()
-            (self.folder / lock.NAME).unlink(missing_ok=True)
+            self._remove_files()
         with contextlib.suppress(OSError):
             self.folder.rmdir()
+
+    def remove_if_empty(self) -> None:
+        """`remove`, unless there is a shard, sound or damaged, or another run is writing."""
+        if not self.folder.exists():
+            return
+        with lock.exclusive(self.folder, wait=False) as held:
+            if not held or any(shard.SUFFIX in path.suffixes for path in self.folder.iterdir()):
+                return
+            self._remove_files()
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    def _remove_files(self) -> None:
+        for path in list(self.folder.iterdir()):
+            ours = path.name in (MODEL_FILE, INDEX_FILE, BAD_IMAGES_FILE)
+            if ours or path.suffix in (shard.SUFFIX, DAMAGED_SUFFIX, atomic.PARTIAL_SUFFIX):
+                path.unlink()
+        (self.folder / lock.NAME).unlink(missing_ok=True)
 
     def _small_shards(self) -> list[str]:
         return [name for name, size in self._shards.items() if size < LARGE_SHARD_BYTES]

@@ -5,6 +5,7 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bottlenecks import lock
@@ -67,3 +68,50 @@ def test_a_warm_run_does_not_wait(dataset: Path, tmp_path: Path) -> None:
     warm = Child(build_and_tell, dataset, tmp_path / "cache")
     assert warm.join() == 0
     holder.kill()
+
+
+def build_and_fail_while_waiting(connection: Connection, dataset: Path, cache_dir: Path) -> None:
+    """Gets as far as the lock that another run has, and is interrupted there."""
+
+    def interrupted(*_: object) -> None:
+        connection.send("waiting")
+        connection.recv()
+        raise KeyboardInterrupt
+
+    lock._notice = interrupted  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        build(dataset, cache_dir)
+
+
+def test_an_interrupted_wait_removes_nothing_of_the_other_run(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both began without a cache folder, so each might take it for its own to remove."""
+    expected = expected_rows(dataset)
+    exists = Path.exists
+    hidden: set[Path] = set()
+
+    def not_yet(path: Path) -> bool:
+        """The waiting run looks, once, before the other makes the folders."""
+        if path in hidden:
+            hidden.remove(path)
+            return False
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", not_yet)
+    for finished_first in (True, False):
+        cache_dir = tmp_path / f"cache{finished_first}"
+        cache = loaded(cache_dir)
+        with lock.exclusive(cache.folder):
+            hidden.update((cache.folder, cache.folder.parent))
+            waiting = Child(build_and_fail_while_waiting, dataset, cache_dir)
+            hidden.clear()  # in this process
+            assert waiting.connection.recv() == "waiting"
+            cache.append(list(expected), np.stack(list(expected.values())))
+            if not finished_first:
+                waiting.connection.send("go on")
+                assert waiting.join() == 0
+        if finished_first:
+            waiting.connection.send("go on")
+            assert waiting.join() == 0
+        assert_finished(cache_dir, expected)
