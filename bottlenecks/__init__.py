@@ -13,17 +13,20 @@ errors             every exception of the project
 atomic             write-then-rename, for every file that is written
 command            what the commands share: flags, error lines, exit codes
 config             the settings of stage one
+machine            cores, GPU, bfloat16, and what follows from them
 node_names         the frozen network's tensor names
 images             image folder -> labelled image files
 reading            image files -> bytes, several at once
 decode             file bytes -> pixels; the only decoder
 quiet_tensorflow   the one place where TensorFlow is imported
 frozen             run a frozen graph in little memory
+bfloat16           the frozen network in half the bits
 weights            imagenet, random or a file -> checked weights
 inception          weights -> frozen InceptionV3: pixels -> vectors
 shard              rows <-> the bytes of one HDF5 file
 lock               one writer at a time
 cache              the shards of one fingerprint on disk
+vectors            any rows of a cache, in memory or on disk
 stat_index         which files need not be read again
 rows               pixels through the network into the cache
 builder            build(): all of it together

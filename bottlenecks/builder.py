@@ -19,14 +19,15 @@ from bottlenecks.decode import decode
 from bottlenecks.errors import BadImageError, ImageFolderError, shown
 from bottlenecks.images import ImageFolder, LabeledImage, Signature, scan
 from bottlenecks.inception import Extractor, InceptionV3
-from bottlenecks.reading import THREADS, file_bytes, in_order
+from bottlenecks.machine import BATCH_SIZE, THREADS
+from bottlenecks.reading import file_bytes, in_order
 from bottlenecks.rows import Rows
 from bottlenecks.stat_index import StatIndex
 
 INDEX_SECONDS = 60.0  # that the stat index may be behind; it only saves reading
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CachedImage:
     """A readable image and the key (sha256 digest of its content) of its vector."""
 
@@ -185,13 +186,15 @@ class _Build:
 
     def _compute(self, unknown: list[LabeledImage]) -> None:
         """Read ``unknown``, run the network on what the cache lacks, commit as it goes."""
-        rows = Rows(self.cache, self.extractor, self.config.batch_size)
+        batch_size = self.config.batch_size or BATCH_SIZE
+        rows = Rows(self.cache, self.extractor, batch_size)
         saved = time.monotonic()
         with ExitStack() as stack:
             stack.callback(rows.commit)  # also when the run is interrupted
-            pool = stack.enter_context(ThreadPoolExecutor(THREADS))
-            ahead = 2 * self.config.batch_size
-            results = stack.enter_context(closing(in_order(pool, self._read, unknown, ahead)))
+            pool = stack.enter_context(ThreadPoolExecutor(self.config.decode_threads or THREADS))
+            results = stack.enter_context(
+                closing(in_order(pool, self._read, unknown, 2 * batch_size))
+            )
             for image, result in results:
                 if isinstance(result, BadImageError):
                     self._fail(image, result)

@@ -9,9 +9,9 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,8 @@ MODEL_FILE, INDEX_FILE, BAD_IMAGES_FILE = "model.json", "stat_index.json", "bad_
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; an empty one where there is none or it is something else."""
@@ -41,10 +43,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_shard(path: Path) -> bytes:
     """The bytes of a shard; raises `DamagedShardError` for a file too large to be one."""
-    size = path.stat().st_size
+    with open(path, "rb", buffering=0) as file:
+        return _read_whole(file)
+
+
+def _read_whole(file: BinaryIO) -> bytes:
+    size = os.fstat(file.fileno()).st_size
     if size > shard.MAX_BYTES:
         raise DamagedShardError(f"it has {size / 1e6:.0f} MB, more than this program writes")
-    return path.read_bytes()
+    return file.read()
 
 
 class Cache:
@@ -176,12 +183,25 @@ class Cache:
         damaged since `load`; it is then set aside, so that the next run computes its images.
         """
         keys = list(keys)
+        return self._with_reload(lambda: self._read(keys))
+
+    def open_rows(self, keys: Iterable[bytes]) -> tuple[list[BinaryIO], np.ndarray, np.ndarray]:
+        """Open the shards of ``keys``, for reading their vectors one by one.
+
+        Returns the files, and for each key the number of its file (n,) int32 and where in it its
+        2048 float32 begin (n,) int64, in bytes. Each shard was checked after it was opened.
+        Raises as `read` does.
+        """
+        keys = list(keys)
+        return self._with_reload(lambda: self._open_rows(keys))
+
+    def _with_reload(self, read: Callable[[], T]) -> T:
         try:
-            return self._read(keys)
+            return read()
         except FileNotFoundError:
             self.load()  # another run has merged the shards meanwhile
         try:
-            return self._read(keys)
+            return read()
         except (FileNotFoundError, KeyError) as error:
             raise CacheError(
                 f"files of the cache {shown(self.folder)} were removed while they were in use; run "
@@ -189,16 +209,32 @@ class Cache:
             ) from error
 
     def _read(self, keys: list[bytes]) -> np.ndarray:
-        places = [self._place[key] for key in keys]
-        result = np.empty((len(places), shard.VECTOR_SIZE), np.float32)
+        result = np.empty((len(keys), shard.VECTOR_SIZE), np.float32)
+        for name, (to_rows, from_rows) in self._by_shard(keys).items():
+            result[to_rows] = self._rows(name)[1][from_rows]
+        return result
+
+    def _open_rows(self, keys: list[bytes]) -> tuple[list[BinaryIO], np.ndarray, np.ndarray]:
+        file_of, offset = np.empty(len(keys), np.int32), np.empty(len(keys), np.int64)
+        with contextlib.ExitStack() as stack:
+            files: list[BinaryIO] = []
+            for name, (to_rows, from_rows) in self._by_shard(keys).items():
+                file = stack.enter_context(open(self.folder / name, "rb", buffering=0))
+                with self._one_error(name):
+                    offsets = shard.row_offsets(name, _read_whole(file), self.fingerprint)
+                file_of[to_rows], offset[to_rows] = len(files), offsets[from_rows]
+                files.append(file)
+            stack.pop_all()  # all is well: they stay open
+        return files, file_of, offset
+
+    def _by_shard(self, keys: list[bytes]) -> dict[str, tuple[list[int], list[int]]]:
+        """Shard -> where in ``keys`` its own are, and the rows that these have in it."""
         wanted: dict[str, tuple[list[int], list[int]]] = {}
-        for i, (name, row) in enumerate(places):
+        for i, (name, row) in enumerate(self._place[key] for key in keys):
             to_rows, from_rows = wanted.setdefault(name, ([], []))
             to_rows.append(i)
             from_rows.append(row)
-        for name, (to_rows, from_rows) in wanted.items():
-            result[to_rows] = self._rows(name)[1][from_rows]
-        return result
+        return wanted
 
     def discard(self, keys: frozenset[bytes]) -> None:
         """Remove rows; within `writing`. Each shard's other rows are on the disk before it goes."""
@@ -276,14 +312,19 @@ class Cache:
         return name
 
     def _rows(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        path = self.folder / name
+        with self._one_error(name):
+            return shard.unpack(name, read_shard(self.folder / name), self.fingerprint)
+
+    @contextlib.contextmanager
+    def _one_error(self, name: str) -> Iterator[None]:
+        """Set a shard that turns out to be damaged aside, and raise `CacheError`."""
         try:
-            return shard.unpack(name, read_shard(path), self.fingerprint)
+            yield
         except DamagedShardError as error:
             self._set_aside(name)
             raise CacheError(
-                f"the cache file {shown(path)} is damaged: {error}; it was set aside as "
-                f"*{DAMAGED_SUFFIX}: run the same command again to compute its images anew"
+                f"the cache file {shown(self.folder / name)} is damaged: {error}; it was set aside "
+                f"as *{DAMAGED_SUFFIX}: run the same command again to compute its images anew"
             ) from error
 
     def _set_aside(self, name: str) -> None:

@@ -34,12 +34,21 @@ class Config:
         choices=PRECISIONS,
         metavar="|".join(PRECISIONS),
     )
-    batch_size: int = flag(16, "photos that go through the network at once", metavar="N")
+    batch_size: int | None = flag(
+        None, "photos that go through the network at once (default: 16, on a GPU 64)", metavar="N"
+    )
+    decode_threads: int | None = flag(
+        None,
+        "threads that read and decode photos (default: one a core, at most 8, on a GPU 32)",
+        metavar="N",
+    )
     strict: bool = flag(False, "stop at the first image that cannot be read")
 
     def __post_init__(self) -> None:
         check_paths(self)
-        require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
+        for name in ("batch_size", "decode_threads"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, "at least 1", value)
 
 
 def require(condition: bool, name: str, expected: str, received: object) -> None:

@@ -20,7 +20,7 @@ from PIL import (
 
 from bottlenecks.errors import BadImageError
 from bottlenecks.images import HEADER_BYTES, sniff
-from bottlenecks.reading import THREADS
+from bottlenecks.machine import THREADS
 
 # Part of the fingerprint: change it with anything here that changes a pixel.
 DECODE_VERSION = "pillow-bilinear-1"

@@ -62,5 +62,5 @@ def _is_large(tf: Any, node: Any) -> bool:
     if node.op != "Const":
         return False
     tensor = node.attr["value"].tensor
-    is_float = tensor.dtype == tf.float32.as_datatype_enum
+    is_float = tf.as_dtype(tensor.dtype) in (tf.float32, tf.bfloat16)
     return is_float and len(tensor.tensor_content) >= _LARGE_BYTES

@@ -54,7 +54,7 @@ def sniff(header: bytes) -> str | None:
 Signature = tuple[int, int, int, int]  # (size in bytes, mtime_ns, ctime_ns, inode)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageFile:
     """A file that is an image, or is named like one.
 
@@ -67,7 +67,7 @@ class ImageFile:
     problem: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LabeledImage:
     """One image of a data set; ``relpath`` is relative to the image folder, with ``/``."""
 

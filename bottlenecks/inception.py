@@ -12,11 +12,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bottlenecks import atomic
+from bottlenecks import atomic, bfloat16
 from bottlenecks.config import PRECISIONS
 from bottlenecks.decode import DECODE_VERSION, INPUT_SIZE
 from bottlenecks.errors import UsageError, WeightsError, shown
 from bottlenecks.frozen import import_frozen
+from bottlenecks.machine import cpu_has_bfloat16
 from bottlenecks.node_names import BOTTLENECK_NODE, INPUT_NODE, NETWORK_SCOPE
 from bottlenecks.quiet_tensorflow import import_tensorflow
 from bottlenecks.weights import OnDownload, Weights, check_weights_argument, find_weights
@@ -106,6 +107,7 @@ class InceptionV3:
             "decode": DECODE_VERSION,
             "input_size": list(INPUT_SIZE),
             "precision": self.precision,
+            **({"bfloat16": bfloat16.VERSION} if self.precision == "bfloat16" else {}),
         }
 
     @property
@@ -147,28 +149,17 @@ class InceptionV3:
     def _run(self) -> Callable[[np.ndarray], np.ndarray]:
         tf = import_tensorflow()
         graph_def = tf.compat.v1.GraphDef.FromString(self.frozen)
+        if self.precision == "bfloat16":
+            graph_def = bfloat16.to_bfloat16(graph_def)
         with tf.Graph().as_default() as graph:
             pixels = tf.compat.v1.placeholder(tf.uint8, (None, *INPUT_SIZE, 3))
             scaled = tf.cast(pixels, tf.float32) / 127.5 - 1.0
             initialise = import_frozen(graph_def, {f"{INPUT_NODE}:0": scaled})
             vectors = graph.get_tensor_by_name(f"{BOTTLENECK_NODE}:0")
-        config = tf.compat.v1.ConfigProto()
-        if self.precision == "bfloat16":
-            # tensorflow/core/protobuf/rewriter_config.proto: Toggle.ON = 1
-            config.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 = 1
-        session = tf.compat.v1.Session(graph=graph, config=config)
+        session = tf.compat.v1.Session(graph=graph)
         initialise(session)
         run: Callable[[np.ndarray], np.ndarray] = session.make_callable(vectors, [pixels])
         return run
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 (AVX512_BF16 or AMX); False where unknown."""
-    try:
-        cpuinfo = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in cpuinfo or "amx_bf16" in cpuinfo
 
 
 def _keras_model(weights: Weights) -> Any:

@@ -16,15 +16,6 @@ MAX_FILE_BYTES = 256 * 2**20
 LARGE_FILE_BYTES = 16 * 2**20
 
 
-def usable_cores() -> int:
-    """The processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-THREADS = min(8, usable_cores())  # that read and decode
-
 # Held while a large file is read and decoded, so that several threads do not add up in memory.
 _one_large = threading.Lock()
 

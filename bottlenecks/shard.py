@@ -21,8 +21,6 @@ VECTOR_SIZE = 2048
 ROW_BYTES = VECTOR_SIZE * 4 + KEY_BYTES
 FORMAT = "retrain-bottlenecks-1"
 _CHUNK_ROWS = 128
-
-
 MAX_BYTES = 256 * 2**20  # larger files are not of this program
 
 
@@ -68,6 +66,26 @@ def unpack(name: str, image: bytes, fingerprint: str) -> tuple[np.ndarray, np.nd
     if not np.isfinite(vectors).all():
         raise DamagedShardError("it holds numbers that are not finite")
     return keys, vectors
+
+
+def row_offsets(name: str, image: bytes, fingerprint: str) -> np.ndarray:
+    """Where in the file each vector begins, (n,) int64 bytes; raises `DamagedShardError`.
+
+    Chunks are stored as they are, row by row, each with 4 bytes of checksum at its end.
+    """
+    with _checked(name, image, fingerprint) as file:
+        vectors = file["vectors"]
+        rows, columns = vectors.chunks
+        offsets = np.full(-(-len(vectors) // rows), -1, np.int64)
+        for i in range(vectors.id.get_num_chunks()):
+            chunk = vectors.id.get_chunk_info(i)
+            if chunk.filter_mask == 0 and chunk.byte_offset + chunk.size <= len(image):
+                offsets[chunk.chunk_offset[0] // rows] = chunk.byte_offset
+        if columns != VECTOR_SIZE or file.userblock_size or (offsets < 0).any():
+            raise DamagedShardError("its vectors are stored in a way that this program does not")
+        within = np.arange(rows) * (VECTOR_SIZE * 4)
+        result: np.ndarray = (offsets[:, None] + within).reshape(-1)[: len(vectors)]
+        return result
 
 
 @contextmanager

@@ -13,12 +13,11 @@ import numpy as np
 from bottlenecks.decode import INPUT_SIZE, decode
 from bottlenecks.errors import BadImageError, GraphError, shown
 from bottlenecks.frozen import import_frozen
+from bottlenecks.machine import BATCH_SIZE, THREADS
 from bottlenecks.quiet_tensorflow import import_tensorflow
-from bottlenecks.reading import THREADS, file_bytes, in_order
+from bottlenecks.reading import file_bytes, in_order
 from label_image.graph import find_input, find_output, read_graph, read_labels
 from retrain.graph_spec import MUL_NODE
-
-BATCH_SIZE = 16
 
 
 @dataclass(frozen=True)

@@ -1,37 +1,48 @@
-"""cache + split -> X (n, 2048) float32, y (n,) int64 of each set."""
+"""cache + split -> vectors (n, 2048) float32 and y (n,) int64 of each set."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from bottlenecks.builder import BuildReport, CachedImage
 from bottlenecks.errors import ImageFolderError
+from bottlenecks.vectors import InMemory, OnDisk, Vectors
 from retrain.split import MIN_IMAGES, SETS, SetName, split_label
 
 FEW_IMAGES = 20  # below this retrain.py warned
+MAX_IN_MEMORY = 2**17  # vectors, 1 GiB; more stay on disk, where training takes longer
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Subset:
-    """The images of one set with their vectors x (n, 2048) float32 and labels y (n,) int64."""
+    """The images of one set with their vectors and labels y (n,) int64."""
 
-    images: tuple[CachedImage, ...]
-    x: np.ndarray
+    images: Sequence[CachedImage]
+    vectors: Vectors
     y: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.y)
+
+    @property
+    def x(self) -> np.ndarray:
+        """All vectors (n, 2048) float32, in memory."""
+        return self.vectors.take(np.arange(len(self)))
+
+    def select(self, rows: np.ndarray) -> "Subset":
+        """The images at ``rows`` (k,) int64."""
+        images = [self.images[i] for i in rows]
+        return Subset(images, self.vectors.select(rows), self.y[rows])
 
     def sample(self, size: int, random: np.random.Generator) -> "Subset":
         """``size`` images drawn without replacement; all of them for -1 or too large a size."""
         if size == -1 or size >= len(self):
             return self
-        chosen = np.sort(random.choice(len(self), size, replace=False))
-        return Subset(tuple(self.images[i] for i in chosen), self.x[chosen], self.y[chosen])
+        return self.select(np.sort(random.choice(len(self), size, replace=False)))
 
 
 @dataclass(frozen=True)
@@ -87,10 +98,13 @@ def assemble(report: BuildReport, validation_percentage: int, testing_percentage
 
     number = {label: i for i, label in enumerate(by_label)}
 
+    in_memory = len(report.images) <= MAX_IN_MEMORY
+
     def subset(name: SetName) -> Subset:
-        images = tuple(image for image in report.images if sets[image.relpath] == name)
-        x = report.cache.read(image.key for image in images)
-        return Subset(images, x, np.array([number[i.label] for i in images], np.int64))
+        images = [image for image in report.images if sets[image.relpath] == name]
+        keys = [image.key for image in images]
+        vectors = InMemory(report.cache.read(keys)) if in_memory else OnDisk(report.cache, keys)
+        return Subset(images, vectors, np.array([number[i.label] for i in images], np.int64))
 
     validation, testing, training = map(subset, SETS)
     return Dataset(tuple(by_label), training, validation, testing)

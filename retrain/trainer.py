@@ -93,7 +93,7 @@ def train(
 def _fit(config: Config, dataset: Dataset, listener: Listener) -> Head:
     random = np.random.default_rng((config.seed, 1))
     fit = Fit(
-        dataset.training.x,
+        dataset.training.vectors,
         dataset.training.y,
         len(dataset.labels),
         steps=config.how_many_training_steps,
@@ -112,7 +112,7 @@ def _fit(config: Config, dataset: Dataset, listener: Listener) -> Head:
             validation = None
             if len(dataset.validation):
                 sample = dataset.validation.sample(config.validation_batch_size, random)
-                validation = score(fit.head().predict(sample.x), sample.y)
+                validation = score(fit.head().predict_all(sample.vectors), sample.y)
             evaluation = Evaluation(step, score(*fit.predict_batch()), validation)
             listener.evaluated(evaluation)
             if summaries is not None:
@@ -127,7 +127,7 @@ def _test(config: Config, dataset: Dataset, head: Head) -> TrainingResult:
         return TrainingResult(dataset.labels, head, None, (), ())
     random = np.random.default_rng((config.seed, 2))
     sample = dataset.testing.sample(config.test_batch_size, random)
-    probabilities = head.predict(sample.x)
+    probabilities = head.predict_all(sample.vectors)
     predicted = probabilities.argmax(axis=1)
     return TrainingResult(
         labels=dataset.labels,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from bottlenecks.vectors import InMemory
 from retrain.head import L2, Fit, Head, Standardisation, _batches, softmax
 
 SIZE = 64  # numbers in a vector; the head works for any
@@ -23,7 +24,7 @@ def gaussians(
 
 def fitted(x: np.ndarray, y: np.ndarray, **settings: float) -> Fit:
     options = {"steps": 300, "batch_size": 100, "learning_rate": 0.01, "seed": 0, **settings}
-    fit = Fit(x, y, int(y.max()) + 1, **options)
+    fit = Fit(InMemory(x), y, int(y.max()) + 1, **options)
     for _ in range(options["steps"]):
         fit.step()
     return fit
@@ -89,7 +90,7 @@ def test_the_minimum_it_finds_is_the_documented_loss_s() -> None:
 
 def test_the_gradient_is_that_of_the_documented_loss() -> None:
     x, y = gaussians(40)
-    fit = Fit(x, y, 3, steps=10, batch_size=40, learning_rate=0.0, seed=0)
+    fit = Fit(InMemory(x), y, 3, steps=10, batch_size=40, learning_rate=0.0, seed=0)
     z = Standardisation.of(x).apply(x).astype(np.float64)
     start = np.random.default_rng(1).normal(0, 0.3, (SIZE, 3))
     fit._weights[:] = start
@@ -194,7 +195,7 @@ def test_predict_batch_gives_the_last_batch_with_its_labels() -> None:
 
 def test_the_last_step_is_smaller_than_the_first() -> None:
     x, y = gaussians(300, distance=0.1)
-    fit = Fit(x, y, 3, steps=100, batch_size=300, learning_rate=0.01, seed=0)
+    fit = Fit(InMemory(x), y, 3, steps=100, batch_size=300, learning_rate=0.01, seed=0)
     changes = []
     for _ in range(100):
         before = fit.head().weights

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from bottlenecks import inception
+from bottlenecks import inception, machine
 from bottlenecks.errors import UsageError, WeightsError, WeightsUnavailableError
 from bottlenecks.inception import BOTTLENECK_NODE, INPUT_NODE, InceptionV3
 from bottlenecks.quiet_tensorflow import import_tensorflow
@@ -280,7 +280,7 @@ def test_cpu_has_bfloat16(
         return cpuinfo
 
     monkeypatch.setattr(Path, "read_text", read_text)
-    assert inception.cpu_has_bfloat16() is expected
+    assert machine.cpu_has_bfloat16() is expected
 
 
 def test_real_weights(real_weights: str, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ BAD_VALUES = [
     *[("train_batch_size", value) for value in (-1, 0)],
     *[("test_batch_size", value) for value in (-2, 0)],
     *[("validation_batch_size", value) for value in (-2, 0)],
-    *[("batch_size", value) for value in (-1, 0)],
+    *[(name, v) for name in ("batch_size", "decode_threads") for v in (-1, 0)],
     *[("testing_percentage", value) for value in (-1, 100, 101)],
     *[("validation_percentage", value) for value in (-1, 100, 101)],
     *[("learning_rate", value) for value in (0.0, -0.1, float("nan"), float("inf"))],
