@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint bottlenecks clean
+.PHONY: help demo test soak lint bottlenecks bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,14 @@ bottlenecks:
 	@echo 'error: name the image folder: make bottlenecks IMAGE_DIR=Dataset' >&2; exit 2
 endif
 
+ifdef WEIGHTS
+bench: $(VENV)/installed-bench  ## measure (1 hour): make bench IMAGE_DIR=Dataset WEIGHTS=FILE
+	$(BIN)/python benchmarks/run.py '$(IMAGE_DIR)' '$(WEIGHTS)' $(ARGS)
+else
+bench:
+	@echo 'error: name photos and weights: make bench IMAGE_DIR=Dataset WEIGHTS=FILE' >&2; exit 2
+endif
+
 clean:  ## remove what make made; caches, graphs and photos of yours stay
 	rm -rf $(VENV) build demo_data *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find bottlenecks retrain label_image tests examples -name __pycache__ -prune -exec rm -rf {} +
@@ -45,4 +53,8 @@ $(VENV)/installed: setup.cfg pyproject.toml
 
 $(VENV)/installed-tools: $(VENV)/installed
 	$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed
+	$(PIP) --editable '.[bench]'
 	@touch $@

@@ -1,86 +1,94 @@
 """How much of the network's own speed is left from photos on disk to rows in HDF5?
 
-Against the same frozen graph that is fed arrays which are decoded already (goal: 0.92 of its
-images/s), and against Keras' ``model.predict`` over ``image_dataset_from_directory`` (goal: 1.15
-times), as its users write it; with bfloat16 (goal: 1.75 times float32) where there is one.
-
-    python benchmarks/bench_stage_one.py IMAGE_DIR WEIGHTS [PHOTOS]
+Against the same frozen graph that is fed arrays which are decoded already, and against Keras'
+``model.predict`` as its users write it: over ``image_dataset_from_directory``, and photo by photo.
 """
 
 import itertools
-import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from compare import alternate, ratio, show
+from measure import Finding, Inputs, alternate, main, of, photos, ratios, speeds
 
 from bottlenecks.builder import build
 from bottlenecks.config import Config
 from bottlenecks.decode import decode
 from bottlenecks.images import scan
-from bottlenecks.inception import InceptionV3, cpu_has_bfloat16
+from bottlenecks.inception import InceptionV3, NetworkExtractor
+from bottlenecks.machine import BATCH_SIZE, cpu_has_bfloat16
 
-ROUNDS = 3
-FROZEN, STAGE_ONE, KERAS = "frozen graph, decoded arrays", "stage one", "Keras model.predict"
+FROZEN, STAGE_ONE, BFLOAT16 = "frozen graph, decoded arrays", "stage one", "stage one, bfloat16"
+DIRECTORY, ONE_BY_ONE = "model.predict, directory", "model.predict, one by one"
 
 
-def main(image_dir: str, weights: str, photos: int = 200) -> None:
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        every = scan(image_dir).images
-        chosen = every[:: max(1, len(every) // photos)][:photos]
-        for image in chosen:
-            link = folder / "images" / image.relpath
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(Path(image.path).resolve())
+def measure(inputs: Inputs) -> list[Finding]:
+    with photos(inputs.image_dir) as folder:
+        chosen = scan(folder / "photos").images
         pixels = np.stack([decode(Path(image.path).read_bytes()) for image in chosen])
-        caches = (folder / f"cache{i}" for i in itertools.count())
-        batch = Config.batch_size
-
-        def frozen(extractor: InceptionV3) -> Callable[[], object]:
-            def run() -> None:
-                for start in range(0, len(pixels), batch):
-                    extractor(pixels[start : start + batch])
-
-            return run
-
-        def stage_one(extractor: InceptionV3) -> Callable[[], object]:
-            return lambda: build(
-                Config(image_dir=str(folder / "images"), bottleneck_dir=str(next(caches))),
-                extractor=extractor,
-            )
-
-        float32 = InceptionV3(weights, folder / "models")
-        sides = {FROZEN: frozen(float32), STAGE_ONE: stage_one(float32)}
+        float32 = InceptionV3(inputs.weights, folder / "models")
+        sides = {FROZEN: frozen(float32, pixels), STAGE_ONE: stage_one(folder, float32)}
         if cpu_has_bfloat16():
-            bfloat16 = InceptionV3(weights, folder / "models", "bfloat16")
-            sides["stage one, bfloat16"] = stage_one(bfloat16)
-        sides[KERAS] = keras_predict(folder / "images", weights)
-        seconds = alternate(sides, ROUNDS)
-    show(seconds, len(chosen))
-    print(f"stage one has {ratio(seconds, FROZEN, STAGE_ONE)} of the frozen graph's speed")
-    print(f"stage one has {ratio(seconds, KERAS, STAGE_ONE)} times the speed of model.predict")
-    if "stage one, bfloat16" in sides:
-        faster = ratio(seconds, STAGE_ONE, "stage one, bfloat16")
-        print(f"bfloat16 has {faster} times the speed of float32")
+            bfloat16 = InceptionV3(inputs.weights, folder / "models", "bfloat16")
+            sides[BFLOAT16] = stage_one(folder, bfloat16)
+        sides[DIRECTORY], sides[ONE_BY_ONE] = keras_predict(folder / "photos", inputs.weights)
+        seconds = alternate(sides)
+    findings = [
+        of("stage one / frozen graph", ratios(seconds, FROZEN, STAGE_ONE), "times", at_least=0.92),
+        of(
+            "stage one / model.predict",
+            ratios(seconds, DIRECTORY, STAGE_ONE),
+            "times",
+            at_least=1.15,
+        ),
+        of(
+            "stage one / model.predict, one by one", ratios(seconds, ONE_BY_ONE, STAGE_ONE), "times"
+        ),
+    ]
+    if BFLOAT16 in sides:
+        faster = ratios(seconds, STAGE_ONE, BFLOAT16)
+        findings.append(of("stage one, bfloat16 / float32", faster, "times", at_least=1.75))
+    return [*findings, *speeds(seconds, len(chosen))]
 
 
-def keras_predict(images: Path, weights: str) -> Callable[[], object]:
+def frozen(extractor: NetworkExtractor, pixels: np.ndarray) -> Callable[[], object]:
+    batches = [pixels[start : start + BATCH_SIZE] for start in range(0, len(pixels), BATCH_SIZE)]
+    return lambda: [extractor(batch) for batch in batches]
+
+
+_caches = itertools.count()
+
+
+def stage_one(folder: Path, extractor: NetworkExtractor) -> Callable[[], object]:
+    """Build a new cache of ``folder / "photos"`` each time."""
+    return lambda: build(
+        Config(
+            image_dir=str(folder / "photos"), bottleneck_dir=str(folder / f"cache{next(_caches)}")
+        ),
+        extractor=extractor,
+    )
+
+
+def keras_predict(images: Path, weights: str) -> tuple[Callable[[], object], Callable[[], object]]:
     import keras
 
     model = keras.applications.InceptionV3(include_top=False, pooling="avg", weights=weights)
+    preprocess = keras.applications.inception_v3.preprocess_input
 
-    def predict() -> None:
+    def directory() -> None:
         dataset = keras.utils.image_dataset_from_directory(
             images, image_size=(299, 299), shuffle=False, verbose=False
         )
-        prepared = dataset.map(lambda x, _: keras.applications.inception_v3.preprocess_input(x))
-        model.predict(prepared, verbose=0)
+        model.predict(dataset.map(lambda x, _: preprocess(x)), verbose=0)
 
-    return predict
+    def one_by_one() -> None:
+        for path in sorted(images.glob("*/*")):
+            image = keras.utils.load_img(path, target_size=(299, 299))
+            batch = preprocess(keras.utils.img_to_array(image)[np.newaxis])
+            model.predict(batch, verbose=0)
+
+    return directory, one_by_one
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))
+    main(measure, __doc__)

@@ -4,6 +4,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from bottlenecks.builder import BuildReport, CachedImage, Progress, build
 from bottlenecks.images import scan
@@ -83,14 +84,15 @@ def train(
     listener.built(report)
     dataset = assemble(report, config.validation_percentage, config.testing_percentage)
     listener.split(dataset)
-    head = _fit(config, dataset, listener)
+    head = fit_head(config, dataset, listener)
     result = _test(config, dataset, head)
     graph = graph_bytes(extractor.frozen, head, config.final_tensor_name)
     write(config.output_graph, graph, config.output_labels, dataset.labels)
     return result
 
 
-def _fit(config: Config, dataset: Dataset, listener: Listener) -> Head:
+def fit_head(config: Config, dataset: Dataset, listener: Listener) -> Head:
+    """Train the softmax layer; ``listener`` hears of every evaluation."""
     random = np.random.default_rng((config.seed, 1))
     fit = Fit(
         dataset.training.vectors,
@@ -102,6 +104,9 @@ def _fit(config: Config, dataset: Dataset, listener: Listener) -> Head:
         seed=config.seed,
     )
     with ExitStack() as stack:
+        # The products are small: with more threads one waits for the other, and on a busy machine
+        # that took 30 times as long.
+        stack.enter_context(threadpool_limits(1))
         summaries = (
             stack.enter_context(Summaries(config.summaries_dir)) if config.summaries_dir else None
         )

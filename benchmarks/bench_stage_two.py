@@ -1,0 +1,75 @@
+"""How long do 1000 steps of batch 100 on 3,000 vectors take, with an evaluation every 10 steps?
+
+Against the floor, the same number of minibatch steps in plain NumPy without any evaluation, and
+against scikit-learn's LogisticRegression, which goes to the minimum.
+"""
+
+import numpy as np
+from measure import Finding, Inputs, alternate, main, of, ratios
+from sklearn.linear_model import LogisticRegression
+
+from bottlenecks.builder import CachedImage
+from bottlenecks.vectors import InMemory
+from retrain.config import Config
+from retrain.dataset import Dataset, Subset
+from retrain.trainer import Listener, fit_head
+
+TRAINING, HELD_OUT, STEPS, BATCH = 3_000, 375, 1000, 100
+
+
+def measure(_: Inputs) -> list[Finding]:
+    return [*compare(5, at_most=1.0), *compare(100)]
+
+
+def compare(labels: int, **goal: float) -> list[Finding]:
+    dataset = made_up(labels)
+    config = Config(image_dir=".", how_many_training_steps=STEPS, train_batch_size=BATCH)
+    x, y = dataset.training.x, dataset.training.y
+    standardised = (x - x.mean(axis=0)) / x.std(axis=0)
+    ours, floor, exact = "retrain", "plain NumPy steps", "scikit-learn's LogisticRegression"
+    seconds = alternate(
+        {
+            ours: lambda: fit_head(config, dataset, Listener()),
+            floor: lambda: plain_numpy(standardised, y, labels),
+            exact: lambda: LogisticRegression(C=1e-2).fit(standardised, y),
+        }
+    )
+    what = f"stage two, {labels} labels"
+    return [
+        of(f"{what}: 1000 steps, 100 evaluations", seconds[ours], "s", **goal),
+        of(f"{what} / {floor}", ratios(seconds, ours, floor), "times"),
+        of(f"{what} / {exact}", ratios(seconds, ours, exact), "times"),
+    ]
+
+
+def made_up(labels: int) -> Dataset:
+    """Overlapping Gaussian classes in three sets."""
+    random = np.random.default_rng(0)
+    centres = random.normal(0, 0.1, (labels, 2048))
+
+    def subset(n: int) -> Subset:
+        y = np.arange(n) % labels
+        x = np.abs(centres[y] + random.normal(0.4, 0.3, (n, 2048))).astype(np.float32)
+        images = [CachedImage(str(label), str(i), str(i), b"") for i, label in enumerate(y)]
+        return Subset(images, InMemory(x), y)
+
+    names = tuple(str(i) for i in range(labels))
+    return Dataset(names, subset(TRAINING), subset(HELD_OUT), subset(HELD_OUT))
+
+
+def plain_numpy(z: np.ndarray, y: np.ndarray, labels: int) -> None:
+    """Softmax regression by plain gradient descent, as one would write it first."""
+    random = np.random.default_rng(0)
+    weights, bias = np.zeros((z.shape[1], labels), np.float32), np.zeros(labels, np.float32)
+    for _ in range(STEPS):
+        batch = random.integers(0, len(z), BATCH)
+        logits = z[batch] @ weights + bias
+        error = np.exp(logits - logits.max(axis=1, keepdims=True))
+        error /= error.sum(axis=1, keepdims=True)
+        error[np.arange(BATCH), y[batch]] -= 1
+        weights -= 0.01 / BATCH * (z[batch].T @ error)
+        bias -= 0.01 / BATCH * error.sum(axis=0)
+
+
+if __name__ == "__main__":
+    main(measure, __doc__)

@@ -1,0 +1,99 @@
+"""Run every benchmark and write what was found: results.md and results.json (make bench)."""
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from measure import Finding, show
+
+HERE = Path(__file__).parent
+PACKAGES = ("tensorflow", "keras", "numpy", "h5py", "pillow", "scikit-learn")
+PEERS = ("openvino", "onnxruntime")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("image_dir", help="photos in label folders")
+    parser.add_argument("weights", help="a Keras InceptionV3 weights file, without the top")
+    parser.add_argument("--only", nargs="*", help="names of benchmarks, as in bench_<name>.py")
+    parser.add_argument("--output", default=HERE, type=Path, help="folder for the results")
+    arguments = parser.parse_args()
+    names = arguments.only or [path.stem[6:] for path in sorted(HERE.glob("bench_*.py"))]
+    results: dict[str, list[Finding]] = {}
+    failed = []
+    for name in names:
+        print(f"\n{name}", flush=True)
+        try:
+            results[name] = run(name, arguments.image_dir, arguments.weights)
+        except subprocess.CalledProcessError:
+            failed.append(name)
+            continue
+        show(results[name])
+    machine = describe_machine()
+    as_json = {
+        "machine": machine,
+        "findings": {
+            name: [{**vars(f), "goal": f.goal, "reached": f.reached} for f in findings]
+            for name, findings in results.items()
+        },
+    }
+    (arguments.output / "results.json").write_text(json.dumps(as_json, indent=2) + "\n")
+    (arguments.output / "results.md").write_text(table(machine, results))
+    print(f"\nwritten to {arguments.output / 'results.md'} and results.json")
+    if failed:
+        print(f"error: failed: {' '.join(failed)}", file=sys.stderr)
+    return 2 if failed else 0
+
+
+def run(name: str, image_dir: str, weights: str) -> list[Finding]:
+    """Run one benchmark in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "findings.json"
+        script = HERE / f"bench_{name}.py"
+        line = [sys.executable, script, image_dir, weights, "--json", output]
+        subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
+        return [Finding(**finding) for finding in json.loads(output.read_text())]
+
+
+def describe_machine() -> dict[str, str]:
+    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    models = [x.split(":")[1].strip() for x in cpuinfo.splitlines() if x.startswith("model name")]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in (*PACKAGES, *PEERS)]
+    return {
+        "date": datetime.date.today().isoformat(),
+        "processor": (models or [platform.processor()])[0],
+        "cores": str(len(os.sched_getaffinity(0))),
+        "bfloat16": "yes" if "avx512_bf16" in cpuinfo or "amx_bf16" in cpuinfo else "no",
+        "memory": f"{memory:.0f} GiB",
+        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "packages": ", ".join(versions),
+    }
+
+
+def table(machine: dict[str, str], results: dict[str, list[Finding]]) -> str:
+    lines = [
+        "# Measured",
+        "",
+        "Written by `make bench`. Both sides of a ratio are measured in one ",
+    ]
+    lines[-1] += "run, alternating; the number is the median, with the range of the rounds."
+    lines += ["", *(f"- {name}: {value}" for name, value in machine.items()), ""]
+    lines += ["| what | measured | goal | reached |", "| --- | --- | --- | --- |"]
+    for name, findings in results.items():
+        lines.append(f"| **[{name}](bench_{name}.py)** | | | |")
+        for finding in findings:
+            what = finding.what.strip() + (f" ({finding.note})" if finding.note else "")
+            lines.append(f"| {what} | {finding.value} | {finding.goal} | {finding.reached} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
