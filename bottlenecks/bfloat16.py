@@ -95,16 +95,21 @@ def rounded(x: np.ndarray) -> np.ndarray:
 
 def _scale_for_exact(bias: np.ndarray) -> np.ndarray:
     """(C,) float64 factors near 1 that make each ``bias`` a bfloat16 number."""
-    return np.divide(rounded(bias), bias, out=np.ones(len(bias)), where=bias != 0, dtype=float)
+    normal = np.abs(bias) > 1e-30  # below, 8 digits are not to be had, and nothing is lost
+    scale: np.ndarray = np.divide(
+        rounded(bias), bias, out=np.ones(len(bias)), where=normal, dtype=float
+    )
+    return scale
 
 
 def _diffused(kernel: np.ndarray) -> np.ndarray:
     """``kernel`` (height, width, in, out) rounded to bfloat16, as float32."""
     height, width, inputs, outputs = kernel.shape
-    flat: np.ndarray = kernel.transpose(2, 0, 1, 3).reshape(-1, outputs).astype(np.float32)
+    flat = kernel.transpose(2, 0, 1, 3).reshape(-1, outputs).astype(np.float32)
     error = np.zeros(outputs, np.float32)
     for row in flat:
         wanted = row + error
         row[:] = rounded(wanted)
         error = wanted - row
-    return flat.reshape(inputs, height, width, outputs).transpose(1, 2, 0, 3)
+    result: np.ndarray = flat.reshape(inputs, height, width, outputs).transpose(1, 2, 0, 3)
+    return result

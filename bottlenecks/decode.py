@@ -107,6 +107,20 @@ def decode(data: bytes, size: tuple[int, int] = INPUT_SIZE) -> np.ndarray:
     return np.asarray(frame)
 
 
+def thumbnail(data: bytes, side: int) -> np.ndarray:
+    """The image as `decode` sees it, in its own proportions: (height, width, 3) uint8.
+
+    Its longer side has ``side`` pixels. Raises `BadImageError`.
+    """
+    decode(data, (1, 1))  # it may be opened only where that passes
+    with _OPENERS[str(sniff(data[:HEADER_BYTES]))](BytesIO(data)) as image:
+        width, height = image.size
+        if _orientation(image) >= 5:  # 5 to 8 swap the sides
+            width, height = height, width
+    scale = side / max(width, height)
+    return decode(data, (max(1, round(height * scale)), max(1, round(width * scale))))
+
+
 def _load(image: Any, size: tuple[int, int]) -> tuple[Any, int]:
     """``image`` shrunk but not yet turned, in mode L, RGB or RGBA, and its EXIF orientation."""
     image.load()

@@ -21,6 +21,7 @@ VECTOR_SIZE = 2048
 ROW_BYTES = VECTOR_SIZE * 4 + KEY_BYTES
 FORMAT = "retrain-bottlenecks-1"
 _CHUNK_ROWS = 128
+_CHECKSUM_BYTES = 4  # fletcher32, at the end of each chunk
 MAX_BYTES = 256 * 2**20  # larger files are not of this program
 
 
@@ -75,14 +76,13 @@ def row_offsets(name: str, image: bytes, fingerprint: str) -> np.ndarray:
     """
     with _checked(name, image, fingerprint) as file:
         vectors = file["vectors"]
-        rows, columns = vectors.chunks
-        offsets = np.full(-(-len(vectors) // rows), -1, np.int64)
-        for i in range(vectors.id.get_num_chunks()):
-            chunk = vectors.id.get_chunk_info(i)
-            if chunk.filter_mask == 0 and chunk.byte_offset + chunk.size <= len(image):
-                offsets[chunk.chunk_offset[0] // rows] = chunk.byte_offset
-        if columns != VECTOR_SIZE or file.userblock_size or (offsets < 0).any():
-            raise DamagedShardError("its vectors are stored in a way that this program does not")
+        rows = vectors.chunks[0]
+        offsets = np.empty(-(-len(vectors) // rows), np.int64)
+
+        def place(chunk: Any) -> None:
+            offsets[chunk.chunk_offset[0] // rows] = chunk.byte_offset
+
+        vectors.id.chunk_iter(place)
         within = np.arange(rows) * (VECTOR_SIZE * 4)
         result: np.ndarray = (offsets[:, None] + within).reshape(-1)[: len(vectors)]
         return result
@@ -139,3 +139,26 @@ def _check_dataset(
     # Without compression a dataset cannot hold more than its file.
     if not 0 < data.size * dtype.itemsize <= size or data.id.get_storage_size() > size:
         raise DamagedShardError(f"{name} declares more data than the file has")
+    _check_chunks(data, size)
+
+
+def _check_chunks(data: h5py.Dataset, size: int) -> None:
+    """Each chunk holds whole rows, is there, and lies in the file; HDF5 does not check its size."""
+    rows, columns = data.chunks
+    expected = rows * columns * data.dtype.itemsize + _CHECKSUM_BYTES
+    found = set()
+
+    def check(chunk: Any) -> None:
+        if (
+            chunk.filter_mask == 0
+            and chunk.size == expected
+            and chunk.byte_offset + chunk.size <= size
+        ):
+            found.add(chunk.chunk_offset)
+
+    data.id.chunk_iter(check)
+    places = {(start, 0) for start in range(0, len(data), rows)}
+    if columns != data.shape[1] or data.file.userblock_size or found != places:
+        raise DamagedShardError(
+            f"{data.name.strip('/')} is stored in chunks that this program does not write"
+        )

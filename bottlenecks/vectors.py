@@ -6,7 +6,7 @@ shards as plain float32, so once a shard has been checked, one row can be read b
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from typing import BinaryIO, Protocol
@@ -24,6 +24,9 @@ _AHEAD = 16  # batches
 _seeking = threading.Lock()
 
 
+Stream = Generator[tuple[np.ndarray, np.ndarray], None, None]
+
+
 class Vectors(Protocol):
     """n vectors (n, 2048) float32, of which any may be had in any order."""
 
@@ -35,7 +38,7 @@ class Vectors(Protocol):
     def select(self, rows: np.ndarray) -> "Vectors":
         """Those at ``rows`` (k,) int64 alone; they are not read yet."""
 
-    def stream(self, batches: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def stream(self, batches: Iterable[np.ndarray]) -> Stream:
         """Each of ``batches`` of rows with what `take` gives for it."""
 
 
@@ -47,24 +50,25 @@ def blocks(vectors: Vectors) -> Iterator[np.ndarray]:
 
 
 class InMemory:
-    """`Vectors` of an array ``x`` (n, 2048) float32."""
+    """`Vectors` of an array ``x`` (n, 2048) float32, or of some of its ``rows``."""
 
-    def __init__(self, x: np.ndarray) -> None:
+    def __init__(self, x: np.ndarray, rows: np.ndarray | None = None) -> None:
         self._x = x
+        self._rows = np.arange(len(x)) if rows is None else rows
 
     def __len__(self) -> int:
-        return len(self._x)
+        return len(self._rows)
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        vectors: np.ndarray = self._x[rows]
+        vectors: np.ndarray = self._x[self._rows[rows]]
         return vectors
 
     def select(self, rows: np.ndarray) -> Vectors:
-        return InMemory(self._x[rows])
+        return InMemory(self._x, self._rows[rows])
 
-    def stream(self, batches: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def stream(self, batches: Iterable[np.ndarray]) -> Stream:
         for batch in batches:
-            yield batch, self._x[batch]
+            yield batch, self.take(batch)
 
 
 class OnDisk:
@@ -76,7 +80,8 @@ class OnDisk:
 
     def __init__(self, cache: Cache, keys: Iterable[bytes]) -> None:
         _allow_many_files()
-        self._files, self._file_of, self._offset = cache.open_rows(keys)
+        files, self._file_of, self._offset = cache.open_rows(keys)
+        self._files = _Files(files)
 
     def __len__(self) -> int:
         return len(self._offset)
@@ -96,7 +101,7 @@ class OnDisk:
         selected._file_of, selected._offset = self._file_of[rows], self._offset[rows]
         return selected
 
-    def stream(self, batches: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def stream(self, batches: Iterable[np.ndarray]) -> Stream:
         with (
             ThreadPoolExecutor(_READERS, "vectors") as pool,
             closing(in_order(pool, self.take, batches, _AHEAD)) as results,
@@ -104,8 +109,16 @@ class OnDisk:
             yield from results
 
 
+class _Files(list[BinaryIO]):
+    """Open files that are closed when nobody has them any more."""
+
+    def __del__(self) -> None:
+        for file in self:
+            file.close()
+
+
 def _read_into(file: BinaryIO, offset: int, row: np.ndarray) -> None:
-    """Fill ``row`` from ``offset``; raises ``OSError`` where the file has become shorter."""
+    """Fill ``row`` from ``offset``; raises `CacheError` where the file has become shorter."""
     if hasattr(os, "preadv"):
         count = os.preadv(file.fileno(), [row.data], offset)
     else:  # Windows

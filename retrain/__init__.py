@@ -12,9 +12,14 @@ graph_spec   the exported graph's tensor names; all that label_image needs
 config       the settings of both stages
 split        relpath -> training, validation or testing
 dataset      cache + split -> X, y of each set
-head         the softmax layer: fit, predict
+head         the softmax layer: a step, predict
 evaluate     predictions -> figures
+fitting      the steps of a fit: the best one, early stopping, tuning
+health       what is wrong with the photos themselves
+results      what the test images say, and all that a run found
 summaries    TensorBoard event files
+plots        figures -> PNG pictures
+report       results -> report.html, metrics.json
 export       head + InceptionV3 -> frozen graph, labels
 trainer      train(): all of it together
 console      how a run shows in the terminal
@@ -27,11 +32,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retrain.config import Config
-    from retrain.trainer import Listener, TrainingResult, train
+    from retrain.results import TrainingResult
+    from retrain.trainer import Listener, train
 
 __all__ = ["Config", "Listener", "TrainingResult", "train"]
 
-_HOME = {"Config": "config", "Listener": "trainer", "TrainingResult": "trainer", "train": "trainer"}
+_HOME = {"Config": "config", "Listener": "trainer", "TrainingResult": "results", "train": "trainer"}
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,10 @@ from bottlenecks.errors import UsageError, shown
 from retrain import graph_spec
 
 SUMMARIES = ("train", "validation")  # sub-folders of --summaries_dir
+LEARNING_RATES = {"adam": 0.001, "classic": 0.01}  # of each recipe
+CLASS_BALANCES = ("none", "weights", "sampling")
+DATA_HEALTH_FILE = "data_health.csv"
+REPORT_FILE = "report.html"
 _FILES = ("output_graph", "output_labels")
 # Flags of retrain.py that do nothing yet: using one is an error, not a silent pass.
 _NOT_YET = (
@@ -31,8 +35,29 @@ class Config(bottlenecks.config.Config):
         None, "write TensorBoard event files below this folder", metavar="DIR"
     )
     how_many_training_steps: int = flag(4000, "training steps", metavar="N")
-    learning_rate: float = flag(
-        0.001, "size of the first steps; it falls to 0 along a cosine", metavar="RATE"
+    recipe: str = flag(
+        "adam",
+        "adam, or classic: plain gradient descent as in retrain.py",
+        choices=tuple(LEARNING_RATES),
+        metavar="|".join(LEARNING_RATES),
+    )
+    learning_rate: float | None = flag(
+        None, "size of the first steps (default: 0.001, for classic 0.01)", metavar="RATE"
+    )
+    patience: int = flag(
+        0,
+        "stop when this many steps have not lowered the validation loss; 0 for never",
+        metavar="N",
+    )
+    tune: bool = flag(False, "search the strength of the regularisation on the validation set")
+    class_balance: str = flag(
+        "none",
+        "make up for labels with few images: weigh images, or sample labels evenly",
+        choices=CLASS_BALANCES,
+        metavar="|".join(CLASS_BALANCES),
+    )
+    calibrate: bool = flag(
+        False, "scale the scores so that 0.9 is right nine times in ten (on the validation set)"
     )
     testing_percentage: int = flag(10, "share of the images to test on", metavar="PERCENT")
     validation_percentage: int = flag(10, "share of the images to validate on", metavar="PERCENT")
@@ -41,6 +66,15 @@ class Config(bottlenecks.config.Config):
     test_batch_size: int = flag(-1, "images in the final test; -1 for all", metavar="N")
     validation_batch_size: int = flag(
         100, "images in an evaluation while training; -1 for all", metavar="N"
+    )
+    report_dir: str | None = flag(
+        None, "write report.html, its plots and metrics.json into this folder", metavar="DIR"
+    )
+    data_health: bool = flag(
+        False, "look for copies, wrong labels and outliers (also done for --report_dir)"
+    )
+    data_health_folds: int = flag(
+        5, "parts that the images are dealt into to find wrong labels", metavar="N"
     )
     print_misclassified_test_images: bool = flag(False, "list the test images it got wrong")
     final_tensor_name: str = flag(
@@ -71,19 +105,46 @@ class Config(bottlenecks.config.Config):
         for name in ("test_batch_size", "validation_batch_size"):
             value = getattr(self, name)
             require(value >= 1 or value == -1, name, "at least 1, or -1 for all", value)
+        rate = self.learning_rate
+        require(rate is None or 0 < rate < float("inf"), "learning_rate", "above 0", rate)
+        require(self.patience >= 0, "patience", "at least 0", self.patience)
         require(
-            0 < self.learning_rate < float("inf"), "learning_rate", "above 0", self.learning_rate
+            self.data_health_folds >= 2, "data_health_folds", "at least 2", self.data_health_folds
         )
         require(0 <= self.seed < 2**32, "seed", "from 0 to 4294967295", self.seed)
         self._check_percentages()
+        self._check_recipe()
         self._check_final_tensor_name()
         self._check_ways()
+
+    def _check_recipe(self) -> None:
+        if self.recipe == "classic":
+            for name in ("tune", "patience"):
+                if getattr(self, name):
+                    raise UsageError(f"--{name} does nothing with --recipe classic; leave one out")
+            require(
+                self.class_balance != "weights",
+                *("class_balance", "sampling or none with --recipe classic", self.class_balance),
+            )
+        if not self.validation_percentage:
+            for name in ("tune", "patience", "calibrate"):
+                if getattr(self, name):
+                    raise UsageError(f"--{name} needs a --validation_percentage above 0")
+
+    @property
+    def checks_data_health(self) -> bool:
+        return self.data_health or self.report_dir is not None
+
+    @property
+    def data_health_path(self) -> Path:
+        """Where the table of data health goes: into the report, else the working folder."""
+        return Path(self.report_dir or ".", DATA_HEALTH_FILE)
 
     def _check_ways(self) -> None:
         """No file that is written may lie in the way of another file or folder."""
         written = {
             name: Path(os.path.realpath(getattr(self, name)))
-            for name in (*_FILES, "summaries_dir", "bottleneck_dir", "model_dir")
+            for name in (*_FILES, "summaries_dir", "report_dir", "bottleneck_dir", "model_dir")
             if getattr(self, name) is not None
         }
         for name in _FILES:
@@ -124,3 +185,7 @@ class Config(bottlenecks.config.Config):
         if self.summaries_dir is not None:
             for folder in (".", *SUMMARIES):
                 atomic.check_folder_place(Path(self.summaries_dir, folder), "summaries_dir")
+        if self.report_dir is not None:
+            atomic.check_folder_place(self.report_dir, "report_dir")
+        if self.checks_data_health:
+            atomic.check_file_place(self.data_health_path, "data_health")

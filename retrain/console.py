@@ -1,14 +1,22 @@
 """How a training run shows in the terminal."""
 
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
 from bottlenecks.builder import BuildReport, Progress
 from bottlenecks.cli import summary
 from bottlenecks.errors import shown
 from bottlenecks.progress import ProgressBar
-from retrain.config import Config
+from retrain.config import REPORT_FILE, Config
 from retrain.dataset import Dataset
-from retrain.evaluate import LabelScore, Score
+from retrain.evaluate import Confusion, Figure, Figures, LabelScore, Score
+from retrain.fitting import Evaluation, Trial
 from retrain.graph_spec import FINAL_NODE
-from retrain.trainer import Evaluation, Listener, TrainingResult
+from retrain.health import KINDS, Problem
+from retrain.results import TrainingResult
+from retrain.trainer import Listener
 
 SHOWN_LABELS = 30
 
@@ -18,6 +26,7 @@ class Console(Listener):
 
     def __init__(self, bar: ProgressBar) -> None:
         self._bar = bar
+        self._has_heading = False
 
     def progress(self, progress: Progress) -> None:
         self._bar(progress.done, progress.total)
@@ -28,12 +37,24 @@ class Console(Listener):
     def split(self, dataset: Dataset) -> None:
         print(
             f"\nTraining on {len(dataset.training)} images, validating on "
-            f"{len(dataset.validation)}, testing on {len(dataset.testing)}.\n\n"
-            "            training batch             validation\n"
-            "  step   accuracy  cross-entropy   accuracy  cross-entropy"
+            f"{len(dataset.validation)}, testing on {len(dataset.testing)}."
         )
+        if dataset.left_out:
+            print(f"Not trained on: {dataset.left_out} copies of validation or test images.")
+
+    def tuned(self, trials: list[Trial], l2: float) -> None:
+        print("\n     L2   validation cross-entropy")
+        for trial in trials:
+            mark = "   the best" if trial.l2 == l2 else ""
+            print(f"{trial.l2:>7g}   {trial.cross_entropy:>24.4f}{mark}")
 
     def evaluated(self, evaluation: Evaluation) -> None:
+        if not self._has_heading:
+            print(
+                "\n            training batch             validation\n"
+                "  step   accuracy  cross-entropy   accuracy  cross-entropy"
+            )
+            self._has_heading = True
         columns = f"{evaluation.step:>6}   {_columns(evaluation.train)}"
         if evaluation.validation is not None:
             columns += f"   {_columns(evaluation.validation)}"
@@ -46,22 +67,74 @@ def _columns(score: Score) -> str:
 
 def result_text(config: Config, result: TrainingResult) -> str:
     """The figures of the test, and what was written."""
-    lines = [""]
-    if config.print_misclassified_test_images:
-        lines.append("=== MISCLASSIFIED TEST IMAGES ===")
-        lines += [f"{shown(m.image.path):>70}  {m.predicted}" for m in result.misclassified]
-        lines.append("")
+    lines = _kept(config, result)
+    if config.print_misclassified_test_images and result.test is not None:
+        lines += ["", "=== MISCLASSIFIED TEST IMAGES ==="]
+        lines += [f"{shown(m.image.path):>70}  {m.predicted}" for m in result.test.misclassified]
+    lines.append("")
     if result.test is None:
         lines.append("No test: --testing_percentage is 0.")
     else:
-        lines += _label_table(result.test_labels)
+        lines += _label_table(result.test.labels)
+        lines += _figures(result.test.figures, len(result.labels))
+        lines += _confused(result.test.most_confused)
         lines.append(f"Final test accuracy = {result.test.accuracy:.1%} (N={result.test.n})")
+    if result.problems is not None:
+        lines += _problems(result.problems, shown(config.data_health_path))
+    if config.report_dir is not None:
+        lines.append(f"report  {shown(Path(config.report_dir) / REPORT_FILE)}")
     lines += [
         f"graph   {shown(config.output_graph)}",
         f"labels  {shown(config.output_labels)}",
         f"use it  {_label_image_command(config)}",
     ]
     return "\n".join(lines)
+
+
+def _kept(config: Config, result: TrainingResult) -> list[str]:
+    fitted = result.fitted
+    lines = []
+    if fitted.steps < config.how_many_training_steps:
+        lines.append(f"Stopped: {config.patience} steps have not lowered the validation loss.")
+    if fitted.step < fitted.steps:
+        lines.append(
+            f"Kept step {fitted.step}, which had the lowest cross-entropy on the validation set, "
+            f"{fitted.cross_entropy:.4f}."
+        )
+    if config.calibrate:
+        lines.append(f"Calibrated: logits divided by {result.temperature:.3f}.")
+    return ["", *lines] if lines else []
+
+
+def _figures(figures: Figures, labels: int) -> list[str]:
+    lines = [f"{'test':<20}  value  95 % interval  images"]
+    for field in dataclasses.fields(Figures):
+        if field.name == "top_5_accuracy" and labels <= 5:
+            continue
+        figure: Figure = getattr(figures, field.name)
+        show = "{:.3f}" if field.name == "cross_entropy" else "{:.1%}"
+        value, low, high = (show.format(x) for x in (figure.value, figure.low, figure.high))
+        name = field.name.replace("_", " ").replace("top 5", "top-5").replace("cross e", "cross-e")
+        lines.append(f"{name:<20}  {value:>5}  {f'{low} to {high}':>13}  {figure.n:>6}")
+    return [*lines, ""]
+
+
+def _confused(confusions: Sequence[Confusion]) -> list[str]:
+    if not confusions:
+        return []
+    width = max(len(f"{c.label} taken for {c.predicted}") for c in confusions)
+    lines = ["most confused"]
+    lines += [f"{f'{c.label} taken for {c.predicted}':<{width}}  {c.count}" for c in confusions]
+    return [*lines, ""]
+
+
+def _problems(problems: Sequence[Problem], path: str) -> list[str]:
+    counts = Counter(problem.kind for problem in problems)
+    if not counts:
+        return ["data health: nothing found"]
+    lines = ["", "data health"]
+    lines += [f"{counts[kind]:>6}  {kind}: {KINDS[kind]}" for kind in KINDS if counts[kind]]
+    return [*lines, f"        listed in {path}", ""]
 
 
 def _label_table(scores: tuple[LabelScore, ...]) -> list[str]:

@@ -1,5 +1,6 @@
 """cache + split -> vectors (n, 2048) float32 and y (n,) int64 of each set."""
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ import numpy as np
 from bottlenecks.builder import BuildReport, CachedImage
 from bottlenecks.errors import ImageFolderError
 from bottlenecks.vectors import InMemory, OnDisk, Vectors
-from retrain.split import MIN_IMAGES, SETS, SetName, split_label
+from retrain.split import MIN_IMAGES, SetName, split_label
 
 FEW_IMAGES = 20  # below this retrain.py warned
+LEFT_OUT = "left out"
 MAX_IN_MEMORY = 2**17  # vectors, 1 GiB; more stay on disk, where training takes longer
 
 log = logging.getLogger(__name__)
@@ -47,12 +49,35 @@ class Subset:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Sorted ``labels`` (y counts in them) and the three sets."""
+    """Sorted ``labels`` (y counts in them), all readable images, and the three sets of them.
+
+    ``set_of`` has the name of the set of each image of ``everything``, or `LEFT_OUT` for a
+    training image whose very content is in another set too: trained on, it would flatter the test.
+    """
 
     labels: tuple[str, ...]
-    training: Subset
-    validation: Subset
-    testing: Subset
+    everything: Subset
+    set_of: np.ndarray
+
+    @functools.cached_property
+    def training(self) -> Subset:
+        return self._subset("training")
+
+    @functools.cached_property
+    def validation(self) -> Subset:
+        return self._subset("validation")
+
+    @functools.cached_property
+    def testing(self) -> Subset:
+        return self._subset("testing")
+
+    @property
+    def left_out(self) -> int:
+        """How many training images are left out."""
+        return int((self.set_of == LEFT_OUT).sum())
+
+    def _subset(self, name: str) -> Subset:
+        return self.everything.select(np.flatnonzero(self.set_of == name))
 
 
 def check_counts(counts: Mapping[str, int]) -> None:
@@ -96,15 +121,27 @@ def assemble(report: BuildReport, validation_percentage: int, testing_percentage
         relpaths = [image.relpath for image in images]
         sets |= split_label(relpaths, validation_percentage, testing_percentage)
 
+    held_out = {image.key for image in report.images if sets[image.relpath] != "training"}
+
+    def set_of(image: CachedImage) -> str:
+        name = sets[image.relpath]
+        return LEFT_OUT if name == "training" and image.key in held_out else name
+
     number = {label: i for i, label in enumerate(by_label)}
-
-    in_memory = len(report.images) <= MAX_IN_MEMORY
-
-    def subset(name: SetName) -> Subset:
-        images = [image for image in report.images if sets[image.relpath] == name]
-        keys = [image.key for image in images]
-        vectors = InMemory(report.cache.read(keys)) if in_memory else OnDisk(report.cache, keys)
-        return Subset(images, vectors, np.array([number[i.label] for i in images], np.int64))
-
-    validation, testing, training = map(subset, SETS)
-    return Dataset(tuple(by_label), training, validation, testing)
+    keys = [image.key for image in report.images]
+    everything = Subset(
+        report.images,
+        OnDisk(report.cache, keys)
+        if len(keys) > MAX_IN_MEMORY
+        else InMemory(report.cache.read(keys)),
+        np.array([number[image.label] for image in report.images], np.int64),
+    )
+    dataset = Dataset(tuple(by_label), everything, np.array([set_of(i) for i in report.images]))
+    trained_on = np.bincount(dataset.training.y, minlength=len(number))
+    if not trained_on.all():
+        label = dataset.labels[int(trained_on.argmin())]
+        raise ImageFolderError(
+            f"no image of the label {label!r} is left to train on: all that are not held out are "
+            "copies of validation or test images; add different ones"
+        )
+    return dataset

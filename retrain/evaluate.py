@@ -1,10 +1,13 @@
 """Predictions -> figures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+CONFIDENCE = 0.95
+_CALIBRATION_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks", section 5
+_RESAMPLES = 1000
 _SMALLEST = np.finfo(np.float32).tiny  # so that log never sees 0
 
 
@@ -18,6 +21,27 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A number with its 95 % confidence interval, over ``n`` images."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a test says of a classifier. All but the cross-entropy, in nats, are in [0, 1]."""
+
+    accuracy: Figure
+    top_5_accuracy: Figure
+    mean_label_accuracy: Figure  # of the labels' recalls: each label counts the same
+    cross_entropy: Figure
+    calibration_error: Figure  # mean distance of confidence and accuracy
+
+
+@dataclass(frozen=True)
 class LabelScore:
     """How the test went for one label; ``support`` is its number of test images."""
 
@@ -28,13 +52,52 @@ class LabelScore:
     support: int
 
 
+@dataclass(frozen=True)
+class Confusion:
+    """``count`` test images of ``label`` got ``predicted`` instead."""
+
+    label: str
+    predicted: str
+    count: int
+
+
 def score(probabilities: np.ndarray, y: np.ndarray) -> Score:
     """``probabilities`` (n, C) against labels ``y`` (n,); n > 0."""
-    own = probabilities[np.arange(len(y)), y]
     return Score(
         accuracy=float((probabilities.argmax(axis=1) == y).mean()),
-        cross_entropy=float(-np.log(np.clip(own, _SMALLEST, 1.0), dtype=np.float64).mean()) + 0.0,
+        cross_entropy=float(_losses(probabilities, y).mean()) + 0.0,
         n=len(y),
+    )
+
+
+def figures(probabilities: np.ndarray, y: np.ndarray, seed: int = 0) -> Figures:
+    """``probabilities`` (n, C) against labels ``y`` (n,); n > 0.
+
+    Intervals of shares are Wilson's (1927); the others are percentiles of a bootstrap over the
+    images (Efron 1979), seeded by ``seed``.
+    """
+    n = len(y)
+    right = probabilities.argmax(axis=1) == y
+    own = probabilities[np.arange(n), y]
+    in_top_5 = (probabilities > own[:, None]).sum(axis=1) < 5
+    losses, confidence = _losses(probabilities, y), probabilities.max(axis=1)
+    bins = np.minimum((confidence * _CALIBRATION_BINS).astype(np.int64), _CALIBRATION_BINS - 1)
+
+    def mean_label_accuracy(rows: np.ndarray) -> float:
+        images, rights = np.bincount(y[rows]), np.bincount(y[rows], right[rows])
+        return float((rights[images > 0] / images[images > 0]).mean())
+
+    def calibration_error(rows: np.ndarray) -> float:
+        excess = np.bincount(bins[rows], confidence[rows] - right[rows])
+        return float(np.abs(excess).sum() / len(rows))
+
+    bootstrap = _Bootstrap(n, seed)
+    return Figures(
+        accuracy=_share(right),
+        top_5_accuracy=_share(in_top_5),
+        mean_label_accuracy=bootstrap(mean_label_accuracy),
+        cross_entropy=bootstrap(lambda rows: float(losses[rows].mean())),
+        calibration_error=bootstrap(calibration_error),
     )
 
 
@@ -51,3 +114,63 @@ def score_labels(
         LabelScore(label, float(p), float(r), float(f), int(n))
         for label, p, r, f, n in zip(labels, *columns, strict=True)
     ]
+
+
+def confusion_matrix(probabilities: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(C, C) int64: how many images of each label (row) got which (column)."""
+    classes = probabilities.shape[1]
+    cells = y * classes + probabilities.argmax(axis=1)
+    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+
+
+def most_confused(matrix: np.ndarray, labels: Sequence[str], count: int = 5) -> list[Confusion]:
+    """The ``count`` largest cells of a confusion matrix beside its diagonal."""
+    wrong = matrix - np.diag(np.diag(matrix))
+    largest = np.argsort(-wrong, axis=None, kind="stable")[:count]
+    return [
+        Confusion(labels[true], labels[predicted], int(wrong[true, predicted]))
+        for true, predicted in zip(*np.unravel_index(largest, wrong.shape), strict=True)
+        if wrong[true, predicted] > 0
+    ]
+
+
+def reliability(probabilities: np.ndarray, y: np.ndarray) -> list[tuple[float, float, int]]:
+    """(mean confidence, accuracy, images) of each bin of confidence that has images."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
+    bins = np.minimum((confidence * _CALIBRATION_BINS).astype(np.int64), _CALIBRATION_BINS - 1)
+    return [
+        (
+            float(confidence[bins == i].mean()),
+            float(right[bins == i].mean()),
+            int((bins == i).sum()),
+        )
+        for i in np.unique(bins)
+    ]
+
+
+def _losses(probabilities: np.ndarray, y: np.ndarray) -> np.ndarray:
+    own = probabilities[np.arange(len(y)), y]
+    losses: np.ndarray = -np.log(np.clip(own, _SMALLEST, 1.0), dtype=np.float64)
+    return losses
+
+
+def _share(right: np.ndarray) -> Figure:
+    from scipy.stats import binomtest
+
+    test = binomtest(int(right.sum()), len(right))
+    interval = test.proportion_ci(CONFIDENCE, method="wilson")
+    return Figure(float(right.mean()), float(interval.low), float(interval.high), len(right))
+
+
+class _Bootstrap:
+    """Turns a function of rows into a `Figure`, with the same resamples for every function."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        self._n, self._seed = n, seed
+        self._resamples = max(100, min(_RESAMPLES, 10_000_000 // n))  # seconds at the most
+
+    def __call__(self, statistic: Callable[[np.ndarray], float]) -> Figure:
+        random = np.random.default_rng((self._seed, 5))
+        found = [statistic(random.integers(0, self._n, self._n)) for _ in range(self._resamples)]
+        low, high = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        return Figure(statistic(np.arange(self._n)), float(low), float(high), self._n)

@@ -34,6 +34,10 @@ class Head:
         """The same for `Vectors` of one row or more, a block at a time."""
         return np.concatenate([self.predict(x) for x in blocks(vectors)])
 
+    def at_temperature(self, temperature: float) -> "Head":
+        """The layer whose logits are divided by ``temperature``."""
+        return Head(self.weights / np.float32(temperature), self.bias / np.float32(temperature))
+
 
 @dataclass(frozen=True)
 class Standardisation:
@@ -70,12 +74,20 @@ class Standardisation:
 
 
 class Fit:
-    """Softmax regression by Adam on standardised vectors, a step at a time.
+    """Softmax regression on cached vectors, a step at a time.
 
-    ``vectors`` (n, 2048) float32, ``y`` (n,) int64 in [0, classes). The step size falls from
-    ``learning_rate`` to 0 along half a cosine over ``steps`` steps (Loshchilov & Hutter 2017,
-    "SGDR", eq. 5, without restarts). Batches of ``batch_size`` walk through shuffled epochs; the
-    same ``seed`` gives the same batches.
+    ``vectors`` (n, 2048) float32, ``y`` (n,) int64 in [0, classes), every class in it.
+
+    The recipe "adam" minimises mean cross-entropy + ``l2`` / 2 * |W|^2 on standardised vectors by
+    Adam; the step size falls from ``learning_rate`` to 0 along half a cosine over ``steps`` steps
+    (Loshchilov & Hutter 2017, "SGDR", eq. 5, without restarts). Batches of ``batch_size`` walk
+    through shuffled epochs. "classic" is retrain.py's: plain gradient descent on raw vectors at a
+    constant rate, without a penalty; an image of a batch is drawn by its label first, each label
+    being as likely as any other.
+
+    ``class_balance`` makes up for labels with few images: "weights" weighs an image by
+    n / (classes * images of its label), "sampling" draws batches as "classic" does.
+    The same ``seed`` gives the same batches.
     """
 
     def __init__(
@@ -88,51 +100,96 @@ class Fit:
         batch_size: int,
         learning_rate: float,
         seed: int,
+        l2: float = L2,
+        recipe: str = "adam",
+        class_balance: str = "none",
     ) -> None:
-        sample = np.arange(len(y))
-        if len(y) > _STANDARDISATION_ROWS:
-            random = np.random.default_rng((seed, 3))
-            sample = np.sort(random.choice(sample, _STANDARDISATION_ROWS, replace=False))
-        self.standardisation = Standardisation.of(vectors.take(sample))
-        self._y = y
-        self._steps = steps
-        self._learning_rate = learning_rate
-        batches = _batches(len(y), min(batch_size, len(y)), np.random.default_rng(seed))
+        self._y, self._steps, self._learning_rate = y, steps, learning_rate
+        self._classic = recipe == "classic"
+        self._l2 = np.float32(0.0 if self._classic else l2)
+        counts = np.bincount(y, minlength=classes)
+        self._class_weights = np.ones(classes, np.float32)
+        if class_balance == "weights":
+            self._class_weights = (len(y) / (classes * counts)).astype(np.float32)
+        random = np.random.default_rng(seed)
+        if self._classic or class_balance == "sampling":
+            batches = _balanced_batches(y, counts, batch_size, random)
+        else:
+            batches = _batches(len(y), min(batch_size, len(y)), random)
         self._stream = vectors.stream(itertools.islice(batches, steps))
-        self._weights = np.zeros((len(self.standardisation.mean), classes), np.float32)
+        size = vectors.take(np.arange(1)).shape[1]
+        self.standardisation = Standardisation(np.zeros(size), np.ones(size))
+        self.weights = np.zeros((size, classes), np.float32)  # on standardised vectors
+        if self._classic:  # retrain.py: tf.truncated_normal(stddev=0.001)
+            start = np.random.default_rng((seed, 4)).normal(0.0, 0.001, self.weights.shape)
+            self.weights[:] = np.clip(start, -0.002, 0.002)
+        else:
+            self.standardisation = Standardisation.of(vectors.take(_sample(len(y), seed)))
         self._bias = np.zeros(classes, np.float32)
-        self._moments = [(np.zeros_like(p), np.zeros_like(p)) for p in (self._weights, self._bias)]
+        self._adam = [_Adam(self.weights), _Adam(self._bias)]
         self.steps_done = 0
         self.batch = np.empty(0, np.int64)  # indices of the last batch
-        self._z = np.empty((0, len(self._weights)), np.float32)  # its standardised vectors
+        self._z = np.empty((0, size), np.float32)  # its standardised vectors
 
     def step(self) -> None:
         """Take one step on the next batch; there are as many as ``steps``."""
         self.batch, x = next(self._stream)
         self._z, y = self.standardisation.apply(x), self._y[self.batch]
-        z = self._z
-        error = softmax(z @ self._weights + self._bias)  # (batch, classes)
+        error = softmax(self._z @ self.weights + self._bias)  # (batch, classes)
         error[np.arange(len(y)), y] -= 1.0
-        error /= len(y)
-        rate = self._learning_rate * 0.5 * (1 + np.cos(np.pi * self.steps_done / self._steps))
+        error *= self._class_weights[y][:, None] / len(y)
+        gradients = (self._z.T @ error + self._l2 * self.weights, error.sum(axis=0))
+        rate = self._learning_rate
+        if self._classic:
+            for parameter, gradient in zip((self.weights, self._bias), gradients, strict=True):
+                parameter -= np.float32(rate) * gradient
+        else:
+            rate *= 0.5 * (1 + np.cos(np.pi * self.steps_done / self._steps))
+            for adam, gradient in zip(self._adam, gradients, strict=True):
+                adam.step(gradient, rate)
         self.steps_done += 1
-        rate *= np.sqrt(1 - _BETA2**self.steps_done) / (1 - _BETA1**self.steps_done)
-        gradients = (z.T @ error + np.float32(L2) * self._weights, error.sum(axis=0))
-        for parameter, gradient, (first, second) in zip(
-            (self._weights, self._bias), gradients, self._moments, strict=True
-        ):
-            first += np.float32(1 - _BETA1) * (gradient - first)
-            second += np.float32(1 - _BETA2) * (gradient * gradient - second)
-            parameter -= np.float32(rate) * first / (np.sqrt(second) + np.float32(_EPSILON))
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._stream.close()
 
     def predict_batch(self) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities (batch, C) of the last batch as they are now, and its labels (batch,)."""
-        logits = self._z @ self._weights + self._bias
-        return softmax(logits), self._y[self.batch]
+        return self.predict_standardised(self._z), self._y[self.batch]
+
+    def predict_standardised(self, z: np.ndarray) -> np.ndarray:
+        """Probabilities (n, C) of vectors ``z`` (n, 2048) that `standardisation` was applied to."""
+        return softmax(z @ self.weights + self._bias)
 
     def head(self) -> Head:
         """The layer as it is now, on raw vectors."""
-        return self.standardisation.fold(self._weights, self._bias)
+        return self.standardisation.fold(self.weights, self._bias)
+
+
+class _Adam:
+    """Moves ``parameter`` against its gradients: Kingma & Ba 2015, algorithm 1."""
+
+    def __init__(self, parameter: np.ndarray) -> None:
+        self._parameter = parameter
+        self._first, self._second = np.zeros_like(parameter), np.zeros_like(parameter)
+        self._steps = 0
+
+    def step(self, gradient: np.ndarray, rate: float) -> None:
+        """Overwrites ``gradient``."""
+        self._steps += 1
+        corrected = rate * np.sqrt(1 - _BETA2**self._steps) / (1 - _BETA1**self._steps)
+        square = gradient * gradient
+        square *= np.float32(1 - _BETA2)
+        self._second *= np.float32(_BETA2)
+        self._second += square
+        gradient *= np.float32(1 - _BETA1)
+        self._first *= np.float32(_BETA1)
+        self._first += gradient
+        move = np.sqrt(self._second, out=square)
+        move += np.float32(_EPSILON)
+        np.divide(self._first, move, out=move)
+        move *= np.float32(corrected)
+        self._parameter -= move
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -152,3 +209,22 @@ def _batches(n: int, size: int, random: np.random.Generator) -> Iterator[np.ndar
             at = 0
         yield order[at : at + size]
         at += size
+
+
+def _balanced_batches(
+    y: np.ndarray, counts: np.ndarray, size: int, random: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """Endless batches of ``size`` rows: a label by chance, then one of its rows by chance."""
+    by_label = np.argsort(y, kind="stable")
+    starts = np.cumsum(counts) - counts
+    while True:
+        labels = random.integers(0, len(counts), size)
+        yield by_label[starts[labels] + random.integers(0, counts[labels])]
+
+
+def _sample(n: int, seed: int) -> np.ndarray:
+    """The rows, of ``n``, to standardise by."""
+    rows = np.arange(n)
+    if n <= _STANDARDISATION_ROWS:
+        return rows
+    return np.sort(np.random.default_rng((seed, 3)).choice(rows, _STANDARDISATION_ROWS, False))

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from bottlenecks import builder, lock, rows
 from bottlenecks.builder import BuildReport, Progress, build
 from bottlenecks.cache import Cache
+from bottlenecks.cli import main
 from bottlenecks.config import Config
 from bottlenecks.decode import decode
 from bottlenecks.errors import (
@@ -25,7 +27,8 @@ from bottlenecks.errors import (
     RetrainError,
 )
 from bottlenecks.housekeeping import inspect
-from tests.conftest import COLOURS, photo
+from retrain.cli import main as retrain_main
+from tests.conftest import COLOURS, Call, photo
 from tests.standin import StandIn
 
 Build = Callable[..., BuildReport]
@@ -271,6 +274,69 @@ def test_batch_sizes(run_build: Build, batch_size: int, batches: list[int]) -> N
     report = run_build(extractor, batch_size=batch_size)
     assert extractor.batches == batches
     assert_vectors_are_those_of_the_files(report)
+
+
+def test_the_batch_size_of_the_machine_unless_another_is_set(
+    run_build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builder, "BATCH_SIZE", 7)
+    extractors = StandIn("a"), StandIn("b")
+    run_build(extractors[0])
+    run_build(extractors[1], batch_size=9)
+    assert [extractor.batches for extractor in extractors] == [[7, 5], [9, 3]]
+
+
+@pytest.fixture
+def decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], set[str]]:
+    """Lets so many threads decode at once, and none go on before; gives the names of all."""
+
+    def watch(count: int) -> set[str]:
+        together = threading.Barrier(count, timeout=10)
+        names: set[str] = set()
+
+        def decode_together(data: bytes) -> np.ndarray:
+            names.add(threading.current_thread().name)
+            together.wait()
+            return decode(data)
+
+        monkeypatch.setattr(builder, "decode", decode_together)
+        return names
+
+    return watch
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_so_many_threads_decode(
+    run_build: Build, decoding: Callable[[int], set[str]], threads: int
+) -> None:
+    names = decoding(threads)
+    report = run_build(decode_threads=threads)
+    assert len(names) == threads
+    assert threading.current_thread().name not in names
+    assert_vectors_are_those_of_the_files(report)
+
+
+def test_the_threads_of_the_machine_unless_a_number_is_set(
+    run_build: Build, decoding: Callable[[int], set[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builder, "THREADS", 3)
+    names = decoding(3)
+    run_build()
+    assert len(names) == 3
+
+
+@pytest.mark.parametrize("command", [main, retrain_main])
+@pytest.mark.usefixtures("small_dataset")
+def test_the_flags_set_threads_and_batches(
+    call: Call, decoding: Callable[[int], set[str]], command: Callable[..., int]
+) -> None:
+    names, extractor = decoding(4), StandIn()
+    flags = ("--decode_threads", "4", "--batch_size", "5")
+    steps = ("--how_many_training_steps", "2") if command is retrain_main else ()
+    result = call(command, "--image_dir", "Dataset", *flags, *steps, extractor=extractor)
+    assert result.returncode == 0, result.stderr
+    assert len(names) == 4
+    assert extractor.batches == [5, 5, 2]
 
 
 def put_bad_images(dataset: Path) -> None:

@@ -1,11 +1,15 @@
 """Rows that were appended come back as they were, or not at all."""
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -366,3 +370,82 @@ def test_a_killed_writer_loses_nothing_that_was_committed(tmp_path: Path) -> Non
     assert committed <= len(found) <= committed + 1
     assert not found.damaged
     assert_rows(found, *range(len(found)))
+
+
+# Rows that are read one by one.
+
+
+def rows_at(files: list[BinaryIO], file_of: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """The vectors that `Cache.open_rows` says where to find; closes the files."""
+    with ExitStack() as stack:
+        for file in files:
+            stack.enter_context(file)
+        data = [file.read() for file in files if file.seek(0) == 0]
+    found = [
+        np.frombuffer(data[number], "<f4", 2048, at)
+        for number, at in zip(file_of, offset, strict=True)
+    ]
+    return np.array(found).reshape(-1, 2048)
+
+
+def test_opened_rows_are_where_it_says(cache: Cache, tmp_path: Path) -> None:
+    for found in (cache, open_cache(tmp_path)):
+        opened = found.open_rows(map(key, (4, 0, 2, 4, 1, 3)))
+        files, file_of, offset = opened
+        assert sorted(file.name for file in files) == list(map(str, shards(cache)))
+        assert (file_of.dtype, offset.dtype) == (np.int32, np.int64)
+        np.testing.assert_array_equal(rows_at(*opened), vectors(4, 0, 2, 4, 1, 3))
+
+
+def test_only_the_shards_of_the_rows_are_opened(cache: Cache) -> None:
+    opened = cache.open_rows([key(1), key(0)])
+    assert len(opened[0]) == 1
+    np.testing.assert_array_equal(rows_at(*opened), vectors(1, 0))
+    files, file_of, offset = cache.open_rows([])
+    assert (files, len(file_of), len(offset)) == ([], 0, 0)
+
+
+def test_rows_that_another_run_has_merged_are_opened(cache: Cache, tmp_path: Path) -> None:
+    other = open_cache(tmp_path)
+    with other.writing(DESCRIPTION):
+        other.merge()
+    opened = cache.open_rows(map(key, range(5)))
+    assert len(opened[0]) == 1
+    np.testing.assert_array_equal(rows_at(*opened), vectors(*range(5)))
+
+
+def open_files() -> int:
+    gc.collect()  # not to count those that another test has left
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs /proc")
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"no shard")])
+def test_when_rows_cannot_be_opened_all_files_are_closed(
+    cache: Cache, number: int, spoil: Callable[[Path], object]
+) -> None:
+    """Whichever of the shards it is: those before it were open by then."""
+    spoil(shards(cache)[number])
+    before = open_files()
+    with pytest.raises(CacheError, match="same command") as caught:
+        cache.open_rows(map(key, range(5)))
+    assert caught.traceback  # it may hold on to the files
+    assert open_files() == before
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs /proc")
+def test_opening_an_unknown_key_opens_nothing(cache: Cache) -> None:
+    before = open_files()
+    with pytest.raises(KeyError):
+        cache.open_rows([key(0), key(99)])
+    assert open_files() == before
+
+
+def test_a_damaged_shard_is_set_aside_when_its_rows_are_opened(cache: Cache) -> None:
+    damaged = corrupt_one_shard(cache)
+    with pytest.raises(CacheError, match="damaged"):
+        cache.open_rows(map(key, range(5)))
+    assert not damaged.exists()
+    assert damaged.with_name(damaged.name + ".damaged").exists()
+    assert len(shards(cache)) == 2

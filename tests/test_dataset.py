@@ -9,6 +9,8 @@ import pytest
 from bottlenecks.builder import BuildReport, CachedImage
 from bottlenecks.cache import Cache
 from bottlenecks.errors import ImageFolderError
+from bottlenecks.vectors import InMemory, OnDisk
+from retrain import dataset as dataset_module
 from retrain.dataset import Dataset, Subset, assemble, check_counts
 from retrain.split import split_label
 
@@ -126,3 +128,37 @@ def test_a_sample_of_all(dataset: Dataset, size: int) -> None:
     sample = dataset.testing.sample(size, np.random.default_rng(0))
     assert sample.images == dataset.testing.images
     np.testing.assert_array_equal(sample.x, dataset.testing.x)
+
+
+@pytest.mark.parametrize(("most", "kind"), [(95, InMemory), (94, OnDisk), (0, OnDisk)])
+def test_the_vectors_of_many_images_stay_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, kind: type
+) -> None:
+    monkeypatch.setattr(dataset_module, "MAX_IN_MEMORY", most)
+    dataset = assemble(report_of(tmp_path, {"bee": 30, "ant": 40, "cat": 25}), 20, 30)
+    for subset in subsets(dataset).values():
+        assert type(subset.vectors) is kind
+
+
+def test_vectors_on_the_disk_are_those_in_memory(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset_module, "MAX_IN_MEMORY", 0)
+    on_disk = assemble(report_of(tmp_path, {"bee": 30, "ant": 40, "cat": 25}), 20, 30)
+    for name, subset in subsets(on_disk).items():
+        expected = subsets(dataset)[name]
+        assert type(subset.vectors) is not type(expected.vectors)
+        assert [image.relpath for image in subset.images] == [i.relpath for i in expected.images]
+        np.testing.assert_array_equal(subset.x, expected.x)
+        np.testing.assert_array_equal(subset.y, expected.y)
+        assert subset.x.dtype == np.float32
+        sample = subset.sample(7, np.random.default_rng(0))
+        assert len(sample.vectors) == 7
+        np.testing.assert_array_equal(sample.x, [[number_of(i)] * 2048 for i in sample.images])
+
+
+def test_an_empty_set_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset_module, "MAX_IN_MEMORY", 0)
+    dataset = assemble(report_of(tmp_path, {"ant": 5, "bee": 5}), 0, 50)
+    assert len(dataset.validation) == len(dataset.validation.vectors) == 0
+    assert dataset.validation.x.shape == (0, 2048)

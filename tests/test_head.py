@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from bottlenecks import vectors
 from bottlenecks.vectors import InMemory
+from retrain import head as head_module
 from retrain.head import L2, Fit, Head, Standardisation, _batches, softmax
 
 SIZE = 64  # numbers in a vector; the head works for any
@@ -203,3 +205,72 @@ def test_the_last_step_is_smaller_than_the_first() -> None:
         changes.append(float(np.abs(fit.head().weights - before).max()))
     assert changes[0] == pytest.approx(0.01, rel=0.2)  # Adam's first step is the rate itself
     assert changes[-1] < 1e-4
+
+
+class Watched(InMemory):
+    """Remembers which rows are taken at once."""
+
+    def __init__(self, x: np.ndarray) -> None:
+        super().__init__(x)
+        self.taken: list[list[int]] = []
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        self.taken.append(rows.tolist())
+        return super().take(rows)
+
+
+def standardised(x: np.ndarray, y: np.ndarray, seed: int = 0) -> tuple[Standardisation, list[int]]:
+    """What `Fit` standardises by, and the rows that it looks at for it."""
+    watched = Watched(x)
+    fit = Fit(watched, y, 3, steps=1, batch_size=10, learning_rate=0.01, seed=seed)
+    return fit.standardisation, max(watched.taken, key=len)
+
+
+def test_many_vectors_are_standardised_by_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head_module, "_STANDARDISATION_ROWS", 50)
+    x, y = gaussians(300)
+    found, rows = standardised(x, y)
+    assert len(rows) == len(set(rows)) == 50
+    assert 0 <= min(rows) < 50 and 250 <= max(rows) < 300  # from all over
+    expected = Standardisation.of(x[rows])
+    np.testing.assert_array_equal(found.mean, expected.mean)
+    np.testing.assert_array_equal(found.scale, expected.scale)
+    assert (found.mean != Standardisation.of(x).mean).all()
+
+
+@pytest.mark.parametrize("count", [49, 50])
+def test_few_vectors_are_standardised_by_all(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(head_module, "_STANDARDISATION_ROWS", 50)
+    x, y = gaussians(count)
+    found, rows = standardised(x, y)
+    assert sorted(rows) == list(range(count))
+    np.testing.assert_array_equal(found.mean, Standardisation.of(x).mean)
+
+
+def test_the_sample_is_that_of_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head_module, "_STANDARDISATION_ROWS", 50)
+    x, y = gaussians(300)
+    samples = [standardised(x, y, seed)[1] for seed in (3, 3, 4)]
+    assert samples[0] == samples[1] != samples[2]
+    heads = [fitted(x, y, steps=20, seed=seed).head() for seed in (3, 3, 4)]
+    saved = [head.weights.tobytes() + head.bias.tobytes() for head in heads]
+    assert saved[0] == saved[1] != saved[2]
+
+
+def test_a_sample_is_enough_to_learn_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head_module, "_STANDARDISATION_ROWS", 100)
+    assert accuracy(fitted(*gaussians(500)).head(), *gaussians(500, seed=1)) == 1.0
+
+
+@pytest.mark.parametrize("size", [1, 7, 50, 51])
+def test_predicting_block_by_block_is_predicting(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(vectors, "BLOCK_ROWS", size)
+    x, y = gaussians(50)
+    head = fitted(x, y, steps=20).head()
+    expected = head.predict(x)
+    assert len(np.unique(expected, axis=0)) == 50  # so that their order shows
+    found = head.predict_all(InMemory(x))
+    assert (found.shape, found.dtype) == ((50, 3), np.float32)
+    np.testing.assert_allclose(found, expected, atol=1e-6)

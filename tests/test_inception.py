@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from bottlenecks import inception, machine
+from bottlenecks import inception
 from bottlenecks.errors import UsageError, WeightsError, WeightsUnavailableError
 from bottlenecks.inception import BOTTLENECK_NODE, INPUT_NODE, InceptionV3
 from bottlenecks.quiet_tensorflow import import_tensorflow
@@ -260,27 +260,6 @@ def test_bfloat16_falls_back_with_a_warning(
     assert extractor.precision == extractor.description["precision"] == precision
     assert (extractor.fingerprint == plain.fingerprint) is (precision == "float32")
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * warned
-
-
-@pytest.mark.parametrize(
-    ("cpuinfo", "expected"),
-    [
-        ("flags: avx512_bf16", True),
-        ("flags: amx_bf16", True),
-        ("flags: avx2", False),
-        (None, False),
-    ],
-)
-def test_cpu_has_bfloat16(
-    monkeypatch: pytest.MonkeyPatch, cpuinfo: str | None, expected: bool
-) -> None:
-    def read_text(_: Path) -> str:
-        if cpuinfo is None:
-            raise FileNotFoundError
-        return cpuinfo
-
-    monkeypatch.setattr(Path, "read_text", read_text)
-    assert machine.cpu_has_bfloat16() is expected
 
 
 def test_real_weights(real_weights: str, tmp_path: Path) -> None:

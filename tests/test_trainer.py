@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from bottlenecks.errors import ImageFolderError, OutputError
+from bottlenecks.vectors import InMemory, OnDisk
+from retrain import dataset as dataset_module
 from retrain.config import Config
 from retrain.evaluate import score, score_labels
 from retrain.trainer import train
@@ -177,3 +179,25 @@ def test_the_head_does_not_see_validation_or_test_images(again: Again) -> None:
             path.write_bytes(data)
     assert changed.report.computed == len(others)
     np.testing.assert_array_equal(changed.result.head.weights, run.result.head.weights)
+
+
+def test_vectors_on_the_disk_give_the_same_graph_byte_for_byte(
+    again: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In batches that do not divide the images, so that epochs overlap."""
+    settings = {"seed": 4, "train_batch_size": 17, "how_many_training_steps": 40}
+    runs = {}
+    for most, kind in ((90, InMemory), (0, OnDisk)):
+        monkeypatch.setattr(dataset_module, "MAX_IN_MEMORY", most)
+        run = again(**settings)
+        assert type(run.dataset.training.vectors) is type(run.dataset.testing.vectors) is kind
+        head = run.result.head
+        runs[kind] = (
+            head.weights.tobytes(),
+            head.bias.tobytes(),
+            run.graph.read_bytes(),
+            run.evaluations,
+            run.result.test,
+            run.result.test_labels,
+        )
+    assert runs[InMemory] == runs[OnDisk]

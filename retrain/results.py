@@ -1,0 +1,109 @@
+"""Trained layer -> what the test images say of it; and all that a run has found."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bottlenecks.builder import CachedImage
+from retrain.config import Config
+from retrain.dataset import Dataset
+from retrain.evaluate import (
+    Confusion,
+    Figures,
+    LabelScore,
+    Score,
+    confusion_matrix,
+    figures,
+    most_confused,
+    reliability,
+    score,
+    score_labels,
+)
+from retrain.fitting import Fitted, Trial
+from retrain.head import Head
+from retrain.health import Problem
+
+_GUESSES = 3
+
+
+@dataclass(frozen=True)
+class Misclassified:
+    """A test image that got another label; ``guesses`` are the likeliest with their scores."""
+
+    image: CachedImage
+    guesses: tuple[tuple[str, float], ...]
+
+    @property
+    def predicted(self) -> str:
+        return self.guesses[0][0]
+
+
+@dataclass(frozen=True)
+class Test:
+    """What the test images say. ``confusion`` (C, C) int64 has a row for each true label."""
+
+    __test__ = False  # it is not pytest's
+
+    score: Score
+    figures: Figures
+    labels: tuple[LabelScore, ...]
+    confusion: np.ndarray
+    most_confused: tuple[Confusion, ...]
+    misclassified: tuple[Misclassified, ...]  # the most confident first
+    reliability: tuple[tuple[float, float, int], ...]  # confidence, accuracy, images
+
+    @property
+    def accuracy(self) -> float:
+        """The share of the ``n`` test images that got their own label."""
+        return self.score.accuracy
+
+    @property
+    def n(self) -> int:
+        return self.score.n
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What `train` made. ``test`` is None without a test set, ``problems`` unless looked for."""
+
+    labels: tuple[str, ...]
+    images: dict[str, int]  # in each set
+    head: Head
+    fitted: Fitted
+    trials: tuple[Trial, ...]
+    temperature: float  # 1 unless calibrated
+    test: Test | None
+    problems: tuple[Problem, ...] | None
+
+
+def test_head(config: Config, dataset: Dataset, head: Head) -> Test | None:
+    """Test ``head`` on the test images, all or ``config.test_batch_size`` of them.
+
+    None where there are none.
+    """
+    if not len(dataset.testing):
+        return None
+    random = np.random.default_rng((config.seed, 2))
+    sample = dataset.testing.sample(config.test_batch_size, random)
+    probabilities = head.predict_all(sample.vectors)
+    predicted = probabilities.argmax(axis=1)
+    confidence = probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != sample.y)
+    matrix = confusion_matrix(probabilities, sample.y)
+
+    def misclassified(row: int) -> Misclassified:
+        best = np.argsort(-probabilities[row], kind="stable")[:_GUESSES]
+        guesses = ((dataset.labels[i], float(probabilities[row, i])) for i in best)
+        return Misclassified(sample.images[row], tuple(guesses))
+
+    return Test(
+        score=score(probabilities, sample.y),
+        figures=figures(probabilities, sample.y, config.seed),
+        labels=tuple(score_labels(probabilities, sample.y, dataset.labels)),
+        confusion=matrix,
+        most_confused=tuple(most_confused(matrix, dataset.labels)),
+        misclassified=tuple(
+            misclassified(row) for row in wrong[np.argsort(-confidence[wrong], kind="stable")]
+        ),
+        reliability=tuple(reliability(probabilities, sample.y)),
+    )
