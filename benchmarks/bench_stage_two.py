@@ -12,7 +12,7 @@ from bottlenecks.builder import CachedImage
 from bottlenecks.vectors import InMemory
 from retrain.config import Config
 from retrain.dataset import Dataset, Subset
-from retrain.trainer import Listener, fit_head
+from retrain.fitting import fit_head
 
 TRAINING, HELD_OUT, STEPS, BATCH = 3_000, 375, 1000, 100
 
@@ -29,7 +29,7 @@ def compare(labels: int, **goal: float) -> list[Finding]:
     ours, floor, exact = "retrain", "plain NumPy steps", "scikit-learn's LogisticRegression"
     seconds = alternate(
         {
-            ours: lambda: fit_head(config, dataset, Listener()),
+            ours: lambda: fit_head(config, dataset),
             floor: lambda: plain_numpy(standardised, y, labels),
             exact: lambda: LogisticRegression(C=1e-2).fit(standardised, y),
         }
@@ -47,14 +47,12 @@ def made_up(labels: int) -> Dataset:
     random = np.random.default_rng(0)
     centres = random.normal(0, 0.1, (labels, 2048))
 
-    def subset(n: int) -> Subset:
-        y = np.arange(n) % labels
-        x = np.abs(centres[y] + random.normal(0.4, 0.3, (n, 2048))).astype(np.float32)
-        images = [CachedImage(str(label), str(i), str(i), b"") for i, label in enumerate(y)]
-        return Subset(images, InMemory(x), y)
-
-    names = tuple(str(i) for i in range(labels))
-    return Dataset(names, subset(TRAINING), subset(HELD_OUT), subset(HELD_OUT))
+    n = TRAINING + 2 * HELD_OUT
+    y = np.arange(n) % labels
+    x = np.abs(centres[y] + random.normal(0.4, 0.3, (n, 2048))).astype(np.float32)
+    images = [CachedImage(str(label), str(i), str(i), b"") for i, label in enumerate(y)]
+    sets = np.repeat(["training", "validation", "testing"], [TRAINING, HELD_OUT, HELD_OUT])
+    return Dataset(tuple(map(str, range(labels))), Subset(images, InMemory(x), y), sets)
 
 
 def plain_numpy(z: np.ndarray, y: np.ndarray, labels: int) -> None:

@@ -1,6 +1,7 @@
 """Run every benchmark and write what was found: results.md and results.json (make bench)."""
 
 import argparse
+import dataclasses
 import datetime
 import importlib.metadata
 import json
@@ -26,7 +27,7 @@ def main() -> int:
     parser.add_argument("--output", default=HERE, type=Path, help="folder for the results")
     arguments = parser.parse_args()
     names = arguments.only or [path.stem[6:] for path in sorted(HERE.glob("bench_*.py"))]
-    results: dict[str, list[Finding]] = {}
+    results = earlier(arguments.output) if arguments.only else {}
     failed = []
     for name in names:
         print(f"\n{name}", flush=True)
@@ -50,6 +51,19 @@ def main() -> int:
     if failed:
         print(f"error: failed: {' '.join(failed)}", file=sys.stderr)
     return 2 if failed else 0
+
+
+def earlier(folder: Path) -> dict[str, list[Finding]]:
+    """What the results in ``folder`` say, if there are any."""
+    try:
+        found = json.loads((folder / "results.json").read_text())["findings"]
+    except FileNotFoundError:
+        return {}
+    names = [field.name for field in dataclasses.fields(Finding)]
+    return {
+        benchmark: [Finding(**{name: finding[name] for name in names}) for finding in findings]
+        for benchmark, findings in found.items()
+    }
 
 
 def run(name: str, image_dir: str, weights: str) -> list[Finding]:
@@ -87,7 +101,7 @@ def table(machine: dict[str, str], results: dict[str, list[Finding]]) -> str:
     lines[-1] += "run, alternating; the number is the median, with the range of the rounds."
     lines += ["", *(f"- {name}: {value}" for name, value in machine.items()), ""]
     lines += ["| what | measured | goal | reached |", "| --- | --- | --- | --- |"]
-    for name, findings in results.items():
+    for name, findings in sorted(results.items()):
         lines.append(f"| **[{name}](bench_{name}.py)** | | | |")
         for finding in findings:
             what = finding.what.strip() + (f" ({finding.note})" if finding.note else "")

@@ -16,7 +16,8 @@ SUMMARIES = ("train", "validation")  # sub-folders of --summaries_dir
 LEARNING_RATES = {"adam": 0.001, "classic": 0.01}  # of each recipe
 CLASS_BALANCES = ("none", "weights", "sampling")
 DATA_HEALTH_FILE = "data_health.csv"
-REPORT_FILE = "report.html"
+REPORT_FILE, METRICS_FILE = "report.html", "metrics.json"
+PLOTS = ("accuracy", "cross_entropy", "confusion", "calibration")  # PNG files of the report
 _FILES = ("output_graph", "output_labels")
 # Flags of retrain.py that do nothing yet: using one is an error, not a silent pass.
 _NOT_YET = (
@@ -93,8 +94,11 @@ class Config(bottlenecks.config.Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         for field in fields(self):
-            if field.name in _NOT_YET and getattr(self, field.name) != field.default:
+            value = getattr(self, field.name)
+            if field.name in _NOT_YET and value != field.default:
                 raise UsageError(f"--{field.name} is not available yet; leave it out")
+            if choices := field.metadata.get("choices"):
+                require(value in choices, field.name, " or ".join(choices), value)
         if self.architecture != "inception_v3":
             raise UsageError(
                 "--architecture must be inception_v3, the only network this program has. "
@@ -140,19 +144,31 @@ class Config(bottlenecks.config.Config):
         """Where the table of data health goes: into the report, else the working folder."""
         return Path(self.report_dir or ".", DATA_HEALTH_FILE)
 
+    @property
+    def report_paths(self) -> list[Path]:
+        """The files that `train` writes beside the graph and its labels."""
+        paths = [self.data_health_path] if self.checks_data_health else []
+        if self.report_dir is not None:
+            names = (REPORT_FILE, METRICS_FILE, *(f"{plot}.png" for plot in PLOTS))
+            paths += [Path(self.report_dir, name) for name in names]
+        return paths
+
     def _check_ways(self) -> None:
         """No file that is written may lie in the way of another file or folder."""
-        written = {
-            name: Path(os.path.realpath(getattr(self, name)))
-            for name in (*_FILES, "summaries_dir", "report_dir", "bottleneck_dir", "model_dir")
+        folders = ("summaries_dir", "report_dir", "bottleneck_dir", "model_dir")
+        written = [
+            (name, Path(os.path.realpath(getattr(self, name))))
+            for name in (*_FILES, *folders)
             if getattr(self, name) is not None
-        }
-        for name in _FILES:
-            for other, path in written.items():
-                if other != name and (written[name] == path or written[name] in path.parents):
+        ]
+        flag = "report_dir" if self.report_dir is not None else "data_health"
+        written += [(flag, Path(os.path.realpath(path))) for path in self.report_paths]
+        for i, (name, path) in enumerate(written[: len(_FILES)]):
+            for other, place in written[:i] + written[i + 1 :]:
+                if path == place or path in place.parents:
                     raise UsageError(
-                        f"--{name} {shown(written[name])} is in the way of --{other} "
-                        f"{shown(path)}; choose another place for one of them"
+                        f"--{name} {shown(path)} is in the way of --{other} {shown(place)}; "
+                        "choose another place for one of them"
                     )
 
     def _check_percentages(self) -> None:
@@ -187,5 +203,7 @@ class Config(bottlenecks.config.Config):
                 atomic.check_folder_place(Path(self.summaries_dir, folder), "summaries_dir")
         if self.report_dir is not None:
             atomic.check_folder_place(self.report_dir, "report_dir")
-        if self.checks_data_health:
-            atomic.check_file_place(self.data_health_path, "data_health")
+        for path in self.report_paths:
+            atomic.check_file_place(
+                path, "data_health" if self.report_dir is None else "report_dir"
+            )

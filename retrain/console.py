@@ -46,7 +46,7 @@ class Console(Listener):
         print("\n     L2   validation cross-entropy")
         for trial in trials:
             mark = "   the best" if trial.l2 == l2 else ""
-            print(f"{trial.l2:>7g}   {trial.cross_entropy:>24.4f}{mark}")
+            print(f"{trial.l2:>7.3g}   {trial.cross_entropy:>24.4f}{mark}")
 
     def evaluated(self, evaluation: Evaluation) -> None:
         if not self._has_heading:
@@ -107,7 +107,7 @@ def _kept(config: Config, result: TrainingResult) -> list[str]:
 
 
 def _figures(figures: Figures, labels: int) -> list[str]:
-    lines = [f"{'test':<20}  value  95 % interval  images"]
+    lines = [f"{'test':<20}   value     95 % interval  images"]
     for field in dataclasses.fields(Figures):
         if field.name == "top_5_accuracy" and labels <= 5:
             continue
@@ -115,7 +115,7 @@ def _figures(figures: Figures, labels: int) -> list[str]:
         show = "{:.3f}" if field.name == "cross_entropy" else "{:.1%}"
         value, low, high = (show.format(x) for x in (figure.value, figure.low, figure.high))
         name = field.name.replace("_", " ").replace("top 5", "top-5").replace("cross e", "cross-e")
-        lines.append(f"{name:<20}  {value:>5}  {f'{low} to {high}':>13}  {figure.n:>6}")
+        lines.append(f"{name:<20}  {value:>6}  {f'{low} to {high}':>16}  {figure.n:>6}")
     return [*lines, ""]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 CONFIDENCE = 0.95
 _CALIBRATION_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks", section 5
 _RESAMPLES = 1000
+_TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 _SMALLEST = np.finfo(np.float32).tiny  # so that log never sees 0
 
 
@@ -73,8 +74,11 @@ def score(probabilities: np.ndarray, y: np.ndarray) -> Score:
 def figures(probabilities: np.ndarray, y: np.ndarray, seed: int = 0) -> Figures:
     """``probabilities`` (n, C) against labels ``y`` (n,); n > 0.
 
-    Intervals of shares are Wilson's (1927); the others are percentiles of a bootstrap over the
-    images (Efron 1979), seeded by ``seed``.
+    Intervals of shares are Wilson's (1927). That of the mean over labels is simulated from
+    Jeffreys' for each label, Beta(right + 1/2, wrong + 1/2). The others are bootstraps over the
+    images (Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13): percentiles
+    for the cross-entropy; reversed ones for the calibration error, to which resampling adds.
+    All are seeded by ``seed``.
     """
     n = len(y)
     right = probabilities.argmax(axis=1) == y
@@ -83,21 +87,24 @@ def figures(probabilities: np.ndarray, y: np.ndarray, seed: int = 0) -> Figures:
     losses, confidence = _losses(probabilities, y), probabilities.max(axis=1)
     bins = np.minimum((confidence * _CALIBRATION_BINS).astype(np.int64), _CALIBRATION_BINS - 1)
 
-    def mean_label_accuracy(rows: np.ndarray) -> float:
-        images, rights = np.bincount(y[rows]), np.bincount(y[rows], right[rows])
-        return float((rights[images > 0] / images[images > 0]).mean())
-
     def calibration_error(rows: np.ndarray) -> float:
         excess = np.bincount(bins[rows], confidence[rows] - right[rows])
         return float(np.abs(excess).sum() / len(rows))
 
     bootstrap = _Bootstrap(n, seed)
+    calibration = bootstrap(calibration_error)
+    twice = 2 * calibration.value
     return Figures(
         accuracy=_share(right),
         top_5_accuracy=_share(in_top_5),
-        mean_label_accuracy=bootstrap(mean_label_accuracy),
+        mean_label_accuracy=_mean_label_accuracy(right, y, seed),
         cross_entropy=bootstrap(lambda rows: float(losses[rows].mean())),
-        calibration_error=bootstrap(calibration_error),
+        calibration_error=Figure(
+            calibration.value,
+            max(0.0, twice - calibration.high),
+            max(0.0, twice - calibration.low),
+            n,
+        ),
     )
 
 
@@ -162,6 +169,17 @@ def _share(right: np.ndarray) -> Figure:
     return Figure(float(right.mean()), float(interval.low), float(interval.high), len(right))
 
 
+def _mean_label_accuracy(right: np.ndarray, y: np.ndarray, seed: int) -> Figure:
+    images, rights = np.bincount(y), np.bincount(y, right)
+    rights, images = rights[images > 0], images[images > 0]
+    value = float((rights / images).mean())
+    random = np.random.default_rng((seed, 6))
+    shape = (_RESAMPLES, len(images))
+    found = random.beta(rights + 0.5, images - rights + 0.5, shape).mean(axis=1)
+    low, high = np.quantile(found, _TAILS)
+    return Figure(value, min(float(low), value), max(float(high), value), len(y))
+
+
 class _Bootstrap:
     """Turns a function of rows into a `Figure`, with the same resamples for every function."""
 
@@ -172,5 +190,5 @@ class _Bootstrap:
     def __call__(self, statistic: Callable[[np.ndarray], float]) -> Figure:
         random = np.random.default_rng((self._seed, 5))
         found = [statistic(random.integers(0, self._n, self._n)) for _ in range(self._resamples)]
-        low, high = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        low, high = np.quantile(found, _TAILS)
         return Figure(statistic(np.arange(self._n)), float(low), float(high), self._n)

@@ -13,10 +13,10 @@ from bottlenecks.vectors import blocks
 from retrain.config import LEARNING_RATES, Config
 from retrain.dataset import Dataset, Subset
 from retrain.evaluate import Score, score
-from retrain.head import L2, Fit, Head, softmax
+from retrain.head import Fit, Head, softmax, usual_l2
 
 MAX_VALIDATION = 4096  # images that the loss of a step is taken over
-TUNED_L2 = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+TUNED = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # times the usual strength of the L2 penalty
 _TEMPERATURES = (0.05, 20.0)
 
 
@@ -56,13 +56,17 @@ OnEvaluation = Callable[[Evaluation, np.ndarray], None]  # with the weights as t
 
 
 def fit_head(
-    config: Config, dataset: Dataset, l2: float = L2, on_evaluation: OnEvaluation = lambda *_: None
+    config: Config,
+    dataset: Dataset,
+    l2: float | None = None,
+    on_evaluation: OnEvaluation = lambda *_: None,
 ) -> Fitted:
     """Train the softmax layer on ``dataset.training``.
 
     Kept is the step with the lowest cross-entropy on the validation set, of those evaluated; with
     the recipe "classic", or without a validation set, the last.
     """
+    l2 = usual_l2(len(dataset.labels)) if l2 is None else l2
     random = np.random.default_rng((config.seed, 1))
     # The products are small: with more threads one waits for the other, and on a busy machine
     # that took 30 times as long.
@@ -105,8 +109,9 @@ def fit_head(
 
 
 def tune(config: Config, dataset: Dataset) -> list[Trial]:
-    """Train with each strength of `TUNED_L2`."""
-    return [Trial(l2, fit_head(config, dataset, l2).cross_entropy) for l2 in TUNED_L2]
+    """Train with each strength of `TUNED`."""
+    usual = usual_l2(len(dataset.labels))
+    return [Trial(x * usual, fit_head(config, dataset, x * usual).cross_entropy) for x in TUNED]
 
 
 def find_temperature(head: Head, subset: Subset) -> float:

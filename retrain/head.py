@@ -8,9 +8,10 @@ import numpy as np
 
 from bottlenecks.vectors import Vectors, blocks
 
-# L2 penalty on the weights of the standardised vectors. Measured with Adam over 5 splits of 1,850
-# vectors of flower photos: 0.01 to 0.3 stay within 0.4 points of the best logistic regression.
-L2 = 0.1
+# L2 penalty: this over the square root of the number of labels. Measured on 1,850 vectors of flower
+# photos (5 labels) and 2,020 of Caltech-101 (101 labels), five splits each: from half to twice of
+# it the accuracy stays within 0.5 points.
+_L2_OF_ONE_LABEL = 0.3
 _BLOCK_ROWS = 4096
 # Training vectors that the mean and the deviation are taken over; of more, a sample this large
 # gives the deviation within 0.4 % (its standard error is 1 / sqrt(2 n)).
@@ -41,7 +42,11 @@ class Head:
 
 @dataclass(frozen=True)
 class Standardisation:
-    """Shifts and scales each of the 2048 numbers to mean 0 and deviation 1 in training."""
+    """Shifts each of the 2048 numbers to mean 0 in training, and scales them by their deviation.
+
+    All are divided by the median deviation, but those that vary more than twice as much are divided
+    by half of their own.
+    """
 
     mean: np.ndarray  # (2048,) float64
     scale: np.ndarray  # (2048,) float64; 0 for a number that never varies
@@ -56,9 +61,10 @@ class Standardisation:
         # Untrained networks vary by 1e-4 and less, so "never varies" is relative to the mean:
         # what float32 rounding alone can make of a constant.
         varies = deviation > 1e-6 * np.abs(mean)
-        # A number that hardly ever varied in training must not decide alone when it does.
-        floor = 0.01 * np.median(deviation[varies]) if varies.any() else 1.0
-        scale = np.where(varies, 1.0 / np.maximum(deviation, floor), 0.0)
+        # Numbers that vary little say little: blown up to deviation 1 they cost half a point of
+        # accuracy. And one that hardly ever varied must not decide alone when it does.
+        usual = np.median(deviation[varies]) if varies.any() else 1.0
+        scale = np.where(varies, 1.0 / np.maximum(usual, deviation / 2), 0.0)
         return cls(mean, scale)
 
     def apply(self, x: np.ndarray) -> np.ndarray:
@@ -71,6 +77,11 @@ class Standardisation:
         """The layer on raw vectors that equals ``weights``, ``bias`` on standardised ones."""
         folded = weights.astype(np.float64) * self.scale[:, None]
         return Head(folded.astype(np.float32), (bias - self.mean @ folded).astype(np.float32))
+
+
+def usual_l2(classes: int) -> float:
+    """The strength of the L2 penalty where it is not searched for."""
+    return float(_L2_OF_ONE_LABEL / np.sqrt(classes))
 
 
 class Fit:
@@ -100,13 +111,13 @@ class Fit:
         batch_size: int,
         learning_rate: float,
         seed: int,
-        l2: float = L2,
+        l2: float | None = None,
         recipe: str = "adam",
         class_balance: str = "none",
     ) -> None:
         self._y, self._steps, self._learning_rate = y, steps, learning_rate
         self._classic = recipe == "classic"
-        self._l2 = np.float32(0.0 if self._classic else l2)
+        self._l2 = np.float32(0.0 if self._classic else usual_l2(classes) if l2 is None else l2)
         counts = np.bincount(y, minlength=classes)
         self._class_weights = np.ones(classes, np.float32)
         if class_balance == "weights":

@@ -6,7 +6,7 @@ of wrong labels and of strangers. Nothing is changed for it: these are places to
 
 import csv
 import io
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 
@@ -32,7 +32,7 @@ UNLIKELY = 0.2
 _PROJECTED = 256  # numbers that neighbours are searched in
 _MARGIN = 0.15  # more than a distance in them is off: by 1 / sqrt(2 * 256), that is 4.4 %
 _STEPS, _BATCH = 1000, 100
-_BLOCK = 1024
+_BLOCK, _GROUP = 512, 64
 _MAX_SAMPLE = 2**15
 
 
@@ -65,13 +65,23 @@ KINDS = {
 
 
 def check_folds(counts: Mapping[str, int], folds: int) -> None:
-    """Raise `ImageFolderError` for a label with fewer images than there are folds."""
+    """Raise `ImageFolderError` for a label with fewer (different) images than there are folds."""
     for label, count in counts.items():
         if count < folds:
             raise ImageFolderError(
                 f"the label {label!r} has {count} images, fewer than the {folds} parts of "
-                "--data_health_folds; add images, or use fewer parts"
+                "--data_health_folds (copies count once); add images, or use fewer parts"
             )
+
+
+def different_images(dataset: Dataset) -> dict[str, int]:
+    """Images per label, copies counted once."""
+    everything = dataset.everything
+    contents = {
+        (int(y), image.key) for y, image in zip(everything.y, everything.images, strict=True)
+    }
+    counts = Counter(y for y, _ in contents)
+    return {label: counts[i] for i, label in enumerate(dataset.labels)}
 
 
 def examine(config: Config, dataset: Dataset) -> list[Problem]:
@@ -79,8 +89,8 @@ def examine(config: Config, dataset: Dataset) -> list[Problem]:
 
     Raises `ImageFolderError` for a label with fewer images than ``config.data_health_folds``.
     """
+    check_folds(different_images(dataset), config.data_health_folds)
     counts = np.bincount(dataset.everything.y, minlength=len(dataset.labels))
-    check_folds(dict(zip(dataset.labels, counts.tolist(), strict=True)), config.data_health_folds)
     standardisation = Standardisation.of(
         dataset.everything.vectors.take(_sample(len(dataset.everything)))
     )
@@ -135,8 +145,10 @@ def _near_copies(dataset: Dataset, mean: np.ndarray) -> Iterator[Problem]:
 
     Near is by the cosine of the centred vectors. The search goes through random projections, which
     nearly keep it (Johnson & Lindenstrauss 1984); what it finds is measured on the whole vectors.
+    Around a photo whose label has few, they are those of its label.
     """
-    images, sets = dataset.everything.images, dataset.set_of
+    images, y, sets = dataset.everything.images, dataset.everything.y, dataset.set_of
+    images_of = np.bincount(y)
     projected = _projected(dataset.everything.vectors, mean)
     held_out = np.flatnonzero((sets == "testing") | (sets == "validation"))
     count = min(2 * _NEIGHBOURS, len(images) - 1)
@@ -145,20 +157,45 @@ def _near_copies(dataset: Dataset, mean: np.ndarray) -> Iterator[Problem]:
         rows = held_out[start : start + _BLOCK]
         cosines = projected[rows] @ projected.T
         cosines[np.arange(len(rows)), rows] = -2.0
-        nearest = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
+        nearest = _largest(cosines, count)
         distances = np.sort(_distance(np.take_along_axis(cosines, nearest, axis=1)), axis=1)
         maybe = distances[:, 0] <= (NEAR + _MARGIN) * distances[:, min(_NEIGHBOURS, count) - 1]
         for row, others in zip(rows[maybe], nearest[maybe], strict=True):
             others = others[[images[i].key != images[row].key for i in others]]
             x = _normalised(dataset.everything.vectors.take(np.append(others, row)), mean)
             exact = x[:-1] @ x[-1]
-            far = np.sort(_distance(exact))[min(_NEIGHBOURS, len(exact)) - 1 :][:1]
-            for i in np.flatnonzero(_distance(exact) <= NEAR * far):
+            apart = _distance(exact)
+            far = np.sort(apart)[min(_NEIGHBOURS, len(apart)) - 1 :][:1]
+            own = apart[y[others] == y[row]]
+            if images_of[y[row]] <= _NEIGHBOURS and len(own) > 1:
+                far = np.minimum(far, own.max())  # the tenth nearest is of another label
+            for i in np.flatnonzero(apart <= NEAR * far):
                 other = int(others[i])
                 pair = frozenset((int(row), other))
                 if sets[row] != sets[other] and pair not in seen:
                     seen.add(pair)
                     yield _problem(dataset, "near leak", int(row), float(exact[i]), other)
+
+
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    """(rows, count) columns of the largest ``values`` of each row, in no order.
+
+    They lie in the ``count`` groups of columns whose own maxima are the largest, which spares most
+    of the sorting.
+    """
+    rows, columns = values.shape
+    groups = columns // _GROUP
+    whole = groups * _GROUP
+    if groups <= count:
+        return np.argpartition(-values, count - 1, axis=1)[:, :count]
+    maxima = values[:, :whole].reshape(rows, groups, _GROUP).max(axis=2)
+    best = np.argpartition(-maxima, count - 1, axis=1)[:, :count]
+    within = (best[:, :, None] * _GROUP + np.arange(_GROUP)).reshape(rows, -1)
+    rest = np.broadcast_to(np.arange(whole, columns), (rows, columns - whole))
+    candidates = np.concatenate([within, rest], axis=1)
+    found = np.take_along_axis(values, candidates, axis=1)
+    order = np.argpartition(-found, count - 1, axis=1)[:, :count]
+    return np.take_along_axis(candidates, order, axis=1)
 
 
 def _distance(cosines: np.ndarray) -> np.ndarray:
@@ -253,7 +290,7 @@ def _outliers(dataset: Dataset, standardisation: Standardisation) -> Iterator[Pr
     for x in blocks(everything.vectors):
         z = standardisation.apply(x)
         y = everything.y[start : start + len(x)]
-        np.add.at(sums, y, z)
+        sums += np.equal.outer(np.arange(classes), y).astype(np.float32) @ z
         start += len(x)
     centres = sums / np.bincount(everything.y, minlength=classes)[:, None]
     distances, start = np.empty(len(everything)), 0

@@ -5,6 +5,7 @@ import dataclasses
 import importlib.resources
 import io
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,13 @@ from PIL import Image
 
 from bottlenecks import atomic
 from bottlenecks.decode import thumbnail
-from bottlenecks.errors import BadImageError, shown
+from bottlenecks.errors import BadImageError, shown, utf8
 from bottlenecks.reading import file_bytes
 from retrain import plots
-from retrain.config import DATA_HEALTH_FILE, REPORT_FILE, Config
+from retrain.config import DATA_HEALTH_FILE, METRICS_FILE, REPORT_FILE, Config
 from retrain.health import KINDS, Problem
 from retrain.results import TrainingResult
 
-METRICS_FILE = "metrics.json"
 _TEMPLATE = "report.html.jinja"
 _THUMBNAIL_SIDE = 180  # pixels
 _MOST_MISCLASSIFIED, _MOST_PROBLEMS = 60, 12
@@ -31,7 +31,11 @@ def write_report(config: Config, result: TrainingResult) -> None:
     """Write the report into ``config.report_dir``. Raises ``OSError``."""
     folder = Path(str(config.report_dir))
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = {"curves": plots.curves(result.fitted.evaluations, result.fitted.step)}
+    fitted = result.fitted
+    pictures = {
+        name: plots.curve(fitted.evaluations, fitted.step, name)
+        for name in ("accuracy", "cross_entropy")
+    }
     if result.test is not None:
         pictures["confusion"] = plots.confusion(result.test.confusion, result.labels)
         pictures["calibration"] = plots.calibration(result.test.reliability)
@@ -48,7 +52,7 @@ def metrics(config: Config, result: TrainingResult) -> dict[str, Any]:
     """Every figure of a run, for ``json.dumps``."""
     fitted, test = result.fitted, result.test
     return {
-        "settings": dataclasses.asdict(config),
+        "settings": {name: _writable(x) for name, x in dataclasses.asdict(config).items()},
         "labels": list(result.labels),
         "images": result.images,
         "kept_step": fitted.step,
@@ -87,7 +91,12 @@ def html(config: Config, result: TrainingResult, pictures: dict[str, bytes]) -> 
     """One page that needs nothing else: pictures, style and script are in it."""
     source = importlib.resources.files("retrain").joinpath(_TEMPLATE).read_text("utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": "{:.1%}".format, "picture": _picture, "shown": shown}
+    environment.filters |= {
+        "percent": "{:.1%}".format,
+        "picture": _picture,
+        "shown": shown,
+        "in_folder": lambda path: os.path.relpath(path, config.image_dir),
+    }
     problems = result.problems or ()
     return environment.from_string(source).render(
         config=config,
@@ -104,6 +113,11 @@ def html(config: Config, result: TrainingResult, pictures: dict[str, bytes]) -> 
 
 def _of_kind(problems: Sequence[Problem], kind: str) -> list[Problem]:
     return [problem for problem in problems if problem.kind == kind]
+
+
+def _writable(value: Any) -> Any:
+    """A setting; a path with what is not UTF-8 in it escaped."""
+    return utf8(value) if isinstance(value, str) else value
 
 
 def _picture(path: str) -> str:

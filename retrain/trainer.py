@@ -12,8 +12,7 @@ from retrain.config import Config
 from retrain.dataset import Dataset, assemble, check_counts
 from retrain.export import graph_bytes, write
 from retrain.fitting import Evaluation, Trial, find_temperature, fit_head, tune
-from retrain.head import L2
-from retrain.health import check_folds, examine, table
+from retrain.health import check_folds, different_images, examine, table
 from retrain.results import TrainingResult, test_head
 from retrain.summaries import Summaries
 
@@ -62,6 +61,8 @@ def train(
     del folder  # a million images take much memory
     listener.built(report)
     dataset = assemble(report, config.validation_percentage, config.testing_percentage)
+    if config.checks_data_health:  # again, without unreadable images and copies
+        check_folds(different_images(dataset), config.data_health_folds)
     listener.split(dataset)
     result = _train(config, dataset, listener)
     graph = graph_bytes(extractor.frozen, result.head, config.final_tensor_name)
@@ -78,8 +79,9 @@ def train(
 
 def _train(config: Config, dataset: Dataset, listener: Listener) -> TrainingResult:
     trials = tune(config, dataset) if config.tune else []
-    l2 = min(trials, key=lambda trial: trial.cross_entropy).l2 if trials else L2
+    l2 = None
     if trials:
+        l2 = min(trials, key=lambda trial: trial.cross_entropy).l2
         listener.tuned(trials, l2)
     with ExitStack() as stack:
         summaries = None

@@ -14,7 +14,9 @@ from PIL import Image
 from bottlenecks.builder import BuildReport
 from retrain.config import Config
 from retrain.dataset import Dataset
-from retrain.trainer import Evaluation, Listener, TrainingResult, train
+from retrain.fitting import Evaluation
+from retrain.results import TrainingResult
+from retrain.trainer import Listener, train
 from tests.standin import StandIn
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -83,11 +83,17 @@ def test_a_bias_that_needs_no_scale_has_none() -> None:
     np.testing.assert_array_equal(_scale_for_exact(bias), np.ones(6))
 
 
-@pytest.mark.xfail(strict=True, reason="biases below 1e-38 have too few digits in bfloat16")
 def test_the_scale_of_the_smallest_biases_is_near_1_too() -> None:
     """A scale of 0 would make the next kernel infinite."""
-    scale = _scale_for_exact(np.float32([1e-41, -1e-41, 5e-41, 1e-45]))
-    assert (np.abs(scale - 1) <= HALF_STEP).all()
+    scale = _scale_for_exact(np.float32([1e-41, -1e-41, 5e-41, 1e-45, 1e-38, -9e-31]))
+    np.testing.assert_array_equal(scale, np.ones(6))  # as for 0
+
+
+def test_the_smallest_biases_that_are_scaled_are_exact() -> None:
+    bias = np.float32([1.1e-30, -1.234e-30, 3.3e-29])
+    scale = _scale_for_exact(bias)
+    assert ((scale != 1) & (np.abs(scale - 1) <= HALF_STEP)).all()
+    np.testing.assert_array_equal((bias * scale).astype(np.float32), rounded(bias))
 
 
 def kernel_of(height: int, width: int) -> np.ndarray:

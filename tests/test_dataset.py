@@ -1,6 +1,7 @@
 """retrain.dataset: vectors and labels of each set belong to its images."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,3 +163,93 @@ def test_an_empty_set_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     dataset = assemble(report_of(tmp_path, {"ant": 5, "bee": 5}), 0, 50)
     assert len(dataset.validation) == len(dataset.validation.vectors) == 0
     assert dataset.validation.x.shape == (0, 2048)
+
+
+# Copies of one photo in two sets.
+
+
+def with_copies(report: BuildReport, copies: dict[str, str]) -> BuildReport:
+    """The report if each of ``copies``, by relpath, had the content of the other."""
+    key = {image.relpath: image.key for image in report.images}
+    images = (replace(i, key=key[copies.get(i.relpath, i.relpath)]) for i in report.images)
+    return replace(report, images=tuple(images))
+
+
+def sets_of(dataset: Dataset) -> dict[str, str]:
+    pairs = zip(dataset.everything.images, dataset.set_of.tolist(), strict=True)
+    return {image.relpath: name for image, name in pairs}
+
+
+def relpaths(dataset: Dataset, name: str, label: str) -> list[str]:
+    return [image.relpath for image in getattr(dataset, name).images if image.label == label]
+
+
+@pytest.mark.parametrize("label", ["ant", "bee"], ids=["of its label", "of another label"])
+@pytest.mark.parametrize("held_out", ["validation", "testing"])
+def test_a_training_copy_of_a_held_out_image_is_left_out(
+    tmp_path: Path, held_out: str, label: str
+) -> None:
+    report = report_of(tmp_path, {"ant": 40, "bee": 30})
+    before = assemble(report, 20, 30)
+    assert before.left_out == 0
+    copy = relpaths(before, "training", "ant")[3]
+    original = relpaths(before, held_out, label)[0]
+    after = assemble(with_copies(report, {copy: original}), 20, 30)
+    assert after.left_out == 1
+    assert sets_of(after) == {**sets_of(before), copy: "left out"}  # no other changed its set
+    assert len(after.everything) == 70
+    assert len(after.training) == len(before.training) - 1
+    assert copy not in relpaths(after, "training", "ant")
+    row = [image.relpath for image in after.everything.images].index(copy)
+    assert after.everything.y[row] == 0
+    np.testing.assert_array_equal(
+        after.everything.x[row, 0], number_of(after.everything.images[row])
+    )
+    assert original in relpaths(after, held_out, label)  # it is still measured on
+
+
+def test_all_training_copies_of_one_image_are_left_out(tmp_path: Path) -> None:
+    report = report_of(tmp_path, {"ant": 40, "bee": 30})
+    before = assemble(report, 20, 30)
+    copies = [*relpaths(before, "training", "ant")[:3], *relpaths(before, "training", "bee")[:2]]
+    original = relpaths(before, "testing", "ant")[0]
+    after = assemble(with_copies(report, dict.fromkeys(copies, original)), 20, 30)
+    assert after.left_out == 5
+    assert sets_of(after) == {**sets_of(before), **dict.fromkeys(copies, "left out")}
+
+
+@pytest.mark.parametrize(
+    ("copy", "original"),
+    [("training", "training"), ("validation", "testing"), ("testing", "testing")],
+)
+def test_other_copies_stay_where_they_are(tmp_path: Path, copy: str, original: str) -> None:
+    """What is not trained on flatters nothing, and what is measured on is not touched."""
+    report = report_of(tmp_path, {"ant": 40, "bee": 30})
+    before = assemble(report, 20, 30)
+    copies = {relpaths(before, copy, "bee")[0]: relpaths(before, original, "bee")[-1]}
+    after = assemble(with_copies(report, copies), 20, 30)
+    assert after.left_out == 0
+    assert sets_of(after) == sets_of(before)
+
+
+def test_the_sets_are_all_that_is_not_left_out(tmp_path: Path) -> None:
+    report = report_of(tmp_path, {"ant": 40, "bee": 30})
+    before = assemble(report, 20, 30)
+    copies = {relpaths(before, "training", "ant")[0]: relpaths(before, "testing", "ant")[0]}
+    after = assemble(with_copies(report, copies), 20, 30)
+    assert sum(map(len, subsets(after).values())) + after.left_out == len(after.everything) == 70
+    for name, subset in subsets(after).items():
+        assert {sets_of(after)[image.relpath] for image in subset.images} == {name}
+
+
+def test_a_label_whose_training_images_are_all_copies_is_an_error_that_names_it(
+    tmp_path: Path,
+) -> None:
+    report = report_of(tmp_path, {"ant": 40, "bee": 10, "cat": 40})
+    dataset = assemble(report, 10, 10)
+    original = relpaths(dataset, "testing", "bee")[0]
+    copies = dict.fromkeys(relpaths(dataset, "training", "bee"), original)
+    with pytest.raises(ImageFolderError, match=r"'bee'.*copies of validation or test images"):
+        assemble(with_copies(report, copies), 10, 10)
+    copies.popitem()
+    assert len(relpaths(assemble(with_copies(report, copies), 10, 10), "training", "bee")) == 1

@@ -13,7 +13,7 @@ import pytest
 from PIL import GifImagePlugin, Image, ImageFile, ImageOps, WebPImagePlugin
 
 from bottlenecks import decode as decode_module
-from bottlenecks.decode import MAX_JPEG_PIXELS, MAX_PIXELS, decode
+from bottlenecks.decode import MAX_JPEG_PIXELS, MAX_PIXELS, decode, thumbnail
 from bottlenecks.errors import BadImageError
 
 COLOUR = (200, 120, 40)
@@ -463,3 +463,53 @@ def test_the_memory_of_large_images_does_not_add_up_over_threads() -> None:
         [sys.executable, "-c", script], input=file.getvalue(), capture_output=True, check=True
     )
     assert int(result.stdout) * 1024 < 500e6
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [((400, 200), (50, 100, 3)), ((30, 90), (100, 33, 3)), ((7, 7), (100, 100, 3))],
+)
+def test_a_thumbnail_has_the_image_s_proportions(
+    image_format: str, size: tuple[int, int], shape: tuple[int, int, int]
+) -> None:
+    options = {"lossless": True} if image_format == "WEBP" else {}
+    pixels = thumbnail(encode(Image.new("RGB", size, COLOUR), image_format, **options), 100)
+    assert (pixels.shape, pixels.dtype) == (shape, np.uint8)
+    assert one_colour(pixels) == pytest.approx(COLOUR, abs=4)
+
+
+@pytest.mark.parametrize(("size", "shape"), [((900, 1), (1, 90, 3)), ((1, 900), (90, 1, 3))])
+def test_a_thumbnail_of_a_line_is_a_line(size: tuple[int, int], shape: tuple[int, ...]) -> None:
+    assert thumbnail(encode(Image.new("RGB", size, COLOUR), "PNG"), 90).shape == shape
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_thumbnail_is_upright(image_format: str, orientation: int) -> None:
+    options = {"lossless": True} if image_format == "WEBP" else {"quality": 95}
+    data = encode(halves((80, 40)), image_format, exif=exif(orientation), **options)
+    upright = ImageOps.exif_transpose(Image.open(BytesIO(data))).convert("RGB")
+    expected = np.asarray(upright.resize((upright.width // 2, upright.height // 2)), int)
+    pixels = thumbnail(data, 40).astype(int)
+    assert pixels.shape == expected.shape
+    for y, x in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
+        assert np.abs(pixels[y, x] - expected[y, x]).max() <= 12
+
+
+def test_a_thumbnail_is_on_white_and_of_the_first_frame() -> None:
+    clear = Image.new("RGBA", SIZE, (255, 0, 0, 0))
+    assert one_colour(thumbnail(encode(clear, "PNG"), 8)) == [255, 255, 255]
+    frames = encode(
+        Image.new("RGB", SIZE, "red"), "GIF", save_all=True, append_images=[Image.new("RGB", SIZE)]
+    )
+    assert one_colour(thumbnail(frames, 8)) == [255, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"a text", b"<html>", *(WHOLE[name][:-300] for name in ("JPEG", "PNG"))],
+)
+def test_a_thumbnail_of_no_image_is_refused(data: bytes) -> None:
+    with pytest.raises(BadImageError):
+        thumbnail(data, 90)

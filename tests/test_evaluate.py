@@ -1,10 +1,22 @@
-"""retrain.evaluate: the figures are scikit-learn's own."""
+"""retrain.evaluate: the figures are scikit-learn's own, their intervals hold the truth."""
 
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
+from sklearn.metrics import confusion_matrix as sklearn_matrix
 
-from retrain.evaluate import LabelScore, score, score_labels
+from retrain import evaluate
+from retrain.evaluate import (
+    Confusion,
+    Figure,
+    LabelScore,
+    confusion_matrix,
+    figures,
+    most_confused,
+    reliability,
+    score,
+    score_labels,
+)
 
 LABELS = ("ant", "bee", "cat", "dog")
 
@@ -62,3 +74,174 @@ def test_labels_without_a_test_image_or_a_prediction() -> None:
         LabelScore("cat", 0.0, 0.0, 0.0, 1),  # there, never predicted
         LabelScore("dog", 0.0, 0.0, 0.0, 0),  # neither
     ]
+
+
+# Figures with their intervals.
+
+
+def answers(right: list[int], classes: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities that are certain, of label 0 where ``right``; all images are of label 0."""
+    probabilities = np.zeros((len(right), classes), np.float32)
+    probabilities[np.arange(len(right)), 1 - np.array(right)] = 1
+    return probabilities, np.zeros(len(right), np.int64)
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 10), (7, 10), (10, 10), (1, 1), (190, 200)])
+def test_the_interval_of_the_accuracy_is_wilson_s(right: int, n: int) -> None:
+    """Wilson 1927: (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)."""
+    found = figures(*answers([1] * right + [0] * (n - right))).accuracy
+    z, p = 1.959963985, right / n
+    centre = p + z**2 / (2 * n)
+    half = z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
+    assert (found.value, found.n) == (p, n)
+    assert found.low == pytest.approx((centre - half) / (1 + z**2 / n), abs=1e-8)
+    assert found.high == pytest.approx((centre + half) / (1 + z**2 / n), abs=1e-8)
+    assert 0 <= found.low <= p <= found.high <= 1
+
+
+def test_the_values_are_those_of_the_score() -> None:
+    probabilities, y = predictions()
+    found, expected = figures(probabilities, y), score(probabilities, y)
+    assert found.accuracy.value == expected.accuracy
+    assert found.cross_entropy.value == pytest.approx(expected.cross_entropy, rel=1e-12)
+    for figure in vars(found).values():
+        assert figure.low <= figure.value <= figure.high
+        assert figure.n == 200
+
+
+def test_among_3_labels_each_is_in_the_top_5() -> None:
+    found = figures(*answers([0, 0, 1, 0], classes=3)).top_5_accuracy
+    assert (found.value, found.high) == (1, 1)
+
+
+def test_among_10_labels_the_fifth_is_in_the_top_5_and_the_sixth_is_not() -> None:
+    probabilities = np.tile(np.float32(np.arange(10, 0, -1)) / 55, (10, 1))  # label 0 the likeliest
+    found = figures(probabilities, np.arange(10))
+    assert found.top_5_accuracy.value == 0.5
+    assert found.accuracy.value == 0.1
+    assert figures(probabilities, np.full(10, 4)).top_5_accuracy.value == 1
+    assert figures(probabilities, np.full(10, 5)).top_5_accuracy.value == 0
+
+
+def test_each_label_counts_the_same_in_the_mean_label_accuracy() -> None:
+    guesses, y = np.array([0, 0, 0, 1, 2, 2]), np.array([0, 0, 0, 0, 2, 3])
+    found = figures(np.eye(5, dtype=np.float32)[guesses], y)
+    assert found.accuracy.value == pytest.approx(4 / 6)
+    # 3/4 of label 0, all of 2, none of 3; 1 and 4 have no image
+    assert found.mean_label_accuracy.value == pytest.approx((3 / 4 + 1 + 0) / 3)
+
+
+def test_scores_that_are_right_as_often_as_they_say_have_no_calibration_error() -> None:
+    random = np.random.default_rng(0)
+    confidence = random.uniform(0.5, 1, 40_000)
+    y = (random.random(40_000) > confidence).astype(np.int64)
+    probabilities = np.stack([confidence, 1 - confidence], axis=1).astype(np.float32)
+    assert figures(probabilities, y).calibration_error.value < 0.01
+
+
+def test_certainty_that_is_right_half_of_the_time_has_a_calibration_error_of_a_half() -> None:
+    found = figures(*answers([0, 1] * 200)).calibration_error
+    assert found.value == 0.5
+    assert 0.4 < found.low < 0.5 < found.high < 0.6
+
+
+def test_doubt_that_is_always_right_has_the_calibration_error_of_the_doubt() -> None:
+    probabilities = np.tile(np.float32([0.625, 0.375]), (40, 1))
+    found = figures(probabilities, np.zeros(40, np.int64)).calibration_error
+    assert found == Figure(0.375, 0.375, 0.375, 40)
+
+
+def test_intervals_hold_the_truth_in_95_percent_of_all_tests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evaluate, "_RESAMPLES", 100)
+    share, recall = np.array([0.5, 0.3, 0.2]), np.array([0.9, 0.7, 0.6])
+    accuracy = float(share @ recall)
+    truth = {
+        "accuracy": accuracy,
+        "mean_label_accuracy": recall.mean(),
+        "cross_entropy": -accuracy * np.log(0.8) - (1 - accuracy) * np.log(0.1),
+    }
+    random = np.random.default_rng(1)
+    held = dict.fromkeys(truth, 0)
+    for test in range(300):
+        y = random.choice(3, 150, p=share)
+        guess = np.where(random.random(150) < recall[y], y, (y + 1) % 3)
+        probabilities = (0.1 + 0.7 * np.eye(3)[guess]).astype(np.float32)
+        found = vars(figures(probabilities, y, seed=test))
+        for name, value in truth.items():
+            held[name] += found[name].low <= value <= found[name].high
+    for name, times in held.items():
+        assert 0.9 * 300 <= times <= 0.985 * 300, (name, times)  # by three deviations
+
+
+def test_intervals_are_seeded() -> None:
+    found = [figures(*predictions(), seed=seed) for seed in (3, 3, 4)]
+    assert found[0] == found[1]
+    for name in ("mean_label_accuracy", "cross_entropy", "calibration_error"):
+        one, other = getattr(found[0], name), getattr(found[2], name)
+        assert one.value == other.value
+        assert (one.low, one.high) != (other.low, other.high)
+
+
+@pytest.mark.parametrize("right", [0, 1])
+def test_figures_of_one_image(right: int) -> None:
+    found = figures(*answers([right]))
+    assert found.accuracy.value == found.mean_label_accuracy.value == right
+    assert found.accuracy.low < found.accuracy.high
+    assert found.calibration_error == Figure(1 - right, 1 - right, 1 - right, 1)
+    assert np.isfinite([found.cross_entropy.low, found.cross_entropy.high]).all()
+
+
+# Which labels are taken for which.
+
+
+def test_the_confusion_matrix_has_a_row_for_each_true_label() -> None:
+    guesses, y = np.array([0, 1, 1, 3]), np.array([0, 0, 0, 2])
+    found = confusion_matrix(np.eye(4, dtype=np.float32)[guesses], y)
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, [[1, 2, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]])
+
+
+def test_the_confusion_matrix_is_scikit_learn_s() -> None:
+    probabilities, y = predictions()
+    expected = sklearn_matrix(y, probabilities.argmax(axis=1))
+    np.testing.assert_array_equal(confusion_matrix(probabilities, y), expected)
+
+
+def test_the_most_confused_come_with_the_largest_count_first() -> None:
+    matrix = np.array([[90, 0, 2, 1], [7, 50, 0, 2], [0, 9, 3, 0], [4, 0, 3, 0]])
+    assert most_confused(matrix, LABELS) == [
+        Confusion("cat", "bee", 9),
+        Confusion("bee", "ant", 7),
+        Confusion("dog", "ant", 4),
+        Confusion("dog", "cat", 3),
+        Confusion("ant", "cat", 2),  # as often as bee for dog: the first in the table
+    ]
+    assert len(most_confused(matrix, LABELS, count=2)) == 2
+    assert matrix[0, 0] == 90  # it is as it was
+
+
+def test_no_more_confusions_are_named_than_there_are() -> None:
+    assert most_confused(np.array([[3, 0], [1, 2]]), LABELS[:2]) == [Confusion("bee", "ant", 1)]
+
+
+def test_nothing_is_confused_when_all_are_right() -> None:
+    assert most_confused(np.diag([5, 0, 3, 1]), LABELS) == []
+
+
+def test_reliability_is_of_the_bins_that_have_images() -> None:
+    confidence = np.float32([0.51, 0.52, 0.97, 0.99, 1.0])
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    found = reliability(probabilities, np.array([1, 0, 0, 0, 1]))
+    assert [point[2] for point in found] == [2, 3]
+    assert [point[1] for point in found] == [0.5, pytest.approx(2 / 3)]
+    assert [point[0] for point in found] == [pytest.approx(0.515), pytest.approx(2.96 / 3)]
+
+
+def test_reliability_and_the_calibration_error_agree() -> None:
+    probabilities, y = predictions(500)
+    points = reliability(probabilities, y)
+    assert sum(n for _, _, n in points) == 500
+    error = sum(n * abs(confidence - accuracy) for confidence, accuracy, n in points) / 500
+    assert figures(probabilities, y).calibration_error.value == pytest.approx(error, rel=1e-5)

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from bottlenecks import vectors
 from bottlenecks.vectors import InMemory
 from retrain import head as head_module
-from retrain.head import L2, Fit, Head, Standardisation, _batches, softmax
+from retrain.head import Fit, Head, Standardisation, _batches, softmax, usual_l2
 
 SIZE = 64  # numbers in a vector; the head works for any
 
@@ -24,7 +24,7 @@ def gaussians(
     return (centres[y] + random.normal(0, 1, (n, SIZE))).astype(np.float32), y
 
 
-def fitted(x: np.ndarray, y: np.ndarray, **settings: float) -> Fit:
+def fitted(x: np.ndarray, y: np.ndarray, **settings: object) -> Fit:
     options = {"steps": 300, "batch_size": 100, "learning_rate": 0.01, "seed": 0, **settings}
     fit = Fit(InMemory(x), y, int(y.max()) + 1, **options)
     for _ in range(options["steps"]):
@@ -74,19 +74,23 @@ def test_the_folded_head_equals_the_standardised_one() -> None:
     np.testing.assert_allclose(head.predict(x), expected, atol=1e-4)
 
 
-def test_standardised_vectors_have_mean_0_and_deviation_1() -> None:
-    x = gaussians(400)[0] * 7 + 3
+def test_standardised_vectors_have_mean_0_and_the_documented_deviation() -> None:
+    """Divided by the median deviation, or half of their own where that is more."""
+    deviations = np.r_[np.full(50, 7.0), 0.7, 13.9, 14.1, np.full(11, 70.0)]
+    noise = np.random.default_rng(0).normal(0, 1, (400, SIZE))
+    x = (3 + deviations * (noise - noise.mean(axis=0)) / noise.std(axis=0)).astype(np.float32)
     z = Standardisation.of(x).apply(x)
-    np.testing.assert_allclose(z.mean(axis=0, dtype=np.float64), 0, atol=1e-5)
-    np.testing.assert_allclose(z.std(axis=0, dtype=np.float64), 1, atol=1e-5)
+    np.testing.assert_allclose(z.mean(axis=0, dtype=np.float64), 0, atol=1e-4)
+    expected = np.r_[np.full(50, 1.0), 0.1, 13.9 / 7, 2.0, np.full(11, 2.0)]
+    np.testing.assert_allclose(z.std(axis=0, dtype=np.float64), expected, rtol=1e-3)
 
 
 def test_the_minimum_it_finds_is_the_documented_loss_s() -> None:
-    """Full batches go to the minimum of mean cross-entropy + L2/2 |W|^2, as scikit-learn's."""
+    """Full batches go to the minimum of mean cross-entropy + l2/2 |W|^2, as scikit-learn's."""
     x, y = gaussians(300, distance=0.3)
     fit = fitted(x, y, steps=2_000, batch_size=300, learning_rate=0.02)
     z = Standardisation.of(x).apply(x)
-    exact = LogisticRegression(C=1 / (len(y) * L2), tol=1e-8, max_iter=10_000).fit(z, y)
+    exact = LogisticRegression(C=1 / (len(y) * usual_l2(3)), tol=1e-8, max_iter=10_000).fit(z, y)
     np.testing.assert_allclose(fit.head().predict(x), exact.predict_proba(z), atol=1e-3)
 
 
@@ -95,13 +99,13 @@ def test_the_gradient_is_that_of_the_documented_loss() -> None:
     fit = Fit(InMemory(x), y, 3, steps=10, batch_size=40, learning_rate=0.0, seed=0)
     z = Standardisation.of(x).apply(x).astype(np.float64)
     start = np.random.default_rng(1).normal(0, 0.3, (SIZE, 3))
-    fit._weights[:] = start
+    fit.weights[:] = start
     fit.step()
-    gradient = fit._moments[0][0] / 0.1  # Adam's first moment after one step, beta1 = 0.9
+    gradient = fit._adam[0]._first / 0.1  # Adam's first moment after one step, beta1 = 0.9
 
     def loss(weights: np.ndarray) -> float:
         own = softmax(z @ weights)[np.arange(len(y)), y]
-        return float(-np.log(own).mean() + L2 / 2 * (weights**2).sum())
+        return float(-np.log(own).mean() + usual_l2(3) / 2 * (weights**2).sum())
 
     for i, j in [(0, 0), (10, 1), (33, 2), (63, 0)]:
         nudge = np.zeros_like(start)
@@ -112,7 +116,9 @@ def test_the_gradient_is_that_of_the_documented_loss() -> None:
 
 def test_as_accurate_as_logistic_regression_on_overlapping_gaussians() -> None:
     (x, y), test = gaussians(1_000, distance=0.25), gaussians(4_000, distance=0.25, seed=1)
-    reference = LogisticRegression(C=1 / (len(y) * L2), max_iter=2_000).fit(x, y).score(*test)
+    reference = (
+        LogisticRegression(C=1 / (len(y) * usual_l2(3)), max_iter=2_000).fit(x, y).score(*test)
+    )
     assert 0.6 < reference < 0.95  # they do overlap
     assert accuracy(fitted(x, y).head(), *test) == pytest.approx(reference, abs=0.02)
 
@@ -274,3 +280,184 @@ def test_predicting_block_by_block_is_predicting(
     found = head.predict_all(InMemory(x))
     assert (found.shape, found.dtype) == ((50, 3), np.float32)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_temperature_divides_the_logits_and_changes_no_ranking() -> None:
+    x, y = gaussians(200, distance=0.3)
+    head = fitted(x, y).head()
+    cool = head.at_temperature(2.5)
+    assert cool.weights.dtype == cool.bias.dtype == np.float32
+    expected = softmax((x @ head.weights + head.bias) / 2.5)
+    np.testing.assert_allclose(cool.predict(x), expected, atol=1e-5)
+    np.testing.assert_array_equal(np.argsort(cool.predict(x)), np.argsort(head.predict(x)))
+    same = head.at_temperature(1.0)
+    assert same.weights.tobytes() + same.bias.tobytes() == (
+        head.weights.tobytes() + head.bias.tobytes()
+    )
+
+
+# The recipe "classic": retrain.py's.
+
+
+def classic(x: np.ndarray, y: np.ndarray, **settings: object) -> Fit:
+    """Before its first step."""
+    options = {"steps": 100, "batch_size": 20, "learning_rate": 0.01, "seed": 0, **settings}
+    return Fit(InMemory(x), y, int(y.max()) + 1, recipe="classic", **options)
+
+
+def test_a_classic_step_is_one_of_plain_gradient_descent_on_raw_vectors() -> None:
+    x, y = gaussians(50)
+    x = x * 3 + 5  # far from standardised
+    fit = classic(x, y, learning_rate=0.05)
+    weights, bias = fit.weights.astype(np.float64), np.zeros(3)
+    for _ in range(3):
+        fit.step()
+        batch, own = x[fit.batch].astype(np.float64), y[fit.batch]
+        error = softmax(batch @ weights + bias) - np.eye(3)[own]
+        weights -= 0.05 * batch.T @ error / len(own)
+        bias -= 0.05 * error.mean(axis=0)
+        head = fit.head()
+        np.testing.assert_allclose(head.weights, weights, atol=1e-5)
+        np.testing.assert_allclose(head.bias, bias, atol=1e-5)
+
+
+def test_classic_weights_start_within_two_deviations_of_0() -> None:
+    x = np.zeros((20, 2048), np.float32)
+    y = np.arange(20) % 5
+    starts = [classic(x, y, seed=seed).head() for seed in (3, 3, 4)]
+    for head in starts:
+        assert np.abs(head.weights).max() <= np.float32(0.002)
+        assert head.weights.std() == pytest.approx(0.001, rel=0.06)  # but for what is cut off
+        assert abs(head.weights.mean()) < 1e-4
+        assert (head.bias == 0).all()
+    saved = [head.weights.tobytes() for head in starts]
+    assert saved[0] == saved[1] != saved[2]
+
+
+def test_classic_has_no_penalty() -> None:
+    """With it, weights that no image moves would shrink."""
+    x, y = gaussians(50)
+    x[:, 0] = 0
+    fits = [classic(x, y, l2=l2) for l2 in (0.0, 1e6)]
+    for fit in fits:
+        start = fit.weights[0].copy()
+        for _ in range(20):
+            fit.step()
+        assert start.all()
+        np.testing.assert_array_equal(fit.weights[0], start)
+    np.testing.assert_array_equal(fits[0].weights, fits[1].weights)
+
+
+def test_the_classic_step_size_does_not_fall() -> None:
+    x, y = gaussians(1)
+    x, y = np.repeat(x, 2, axis=0), np.array([0, 1])  # cannot be told apart
+    fit = classic(x, y, steps=100, batch_size=1, learning_rate=1e-3)
+    changes = []
+    for _ in range(100):
+        before = fit.weights.copy()
+        fit.step()
+        changes.append(float(np.abs(fit.weights - before).max()))
+    assert changes[-1] == pytest.approx(changes[0], rel=0.2)
+
+
+LOPSIDED = np.repeat([0, 1], [990, 10])  # 99 : 1
+
+
+def drawn(steps: int = 60, **settings: object) -> np.ndarray:
+    """The rows of all batches of a fit on `LOPSIDED` labels."""
+    x = np.random.default_rng(0).normal(0, 1, (1000, SIZE)).astype(np.float32)
+    options = {"batch_size": 100, "learning_rate": 0.01, "seed": 0, **settings}
+    fit = Fit(InMemory(x), LOPSIDED, 2, steps=steps, **options)
+    batches = []
+    for _ in range(steps):
+        fit.step()
+        batches.append(fit.batch)
+    assert {len(batch) for batch in batches} == {100}
+    return np.concatenate(batches)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"recipe": "classic"}, {"class_balance": "sampling"}], ids=str
+)
+def test_labels_are_drawn_evenly_and_so_are_the_images_of_each(settings: dict[str, str]) -> None:
+    rows = drawn(**settings)
+    share = LOPSIDED[rows].mean()
+    assert share == pytest.approx(0.5, abs=4 * (0.25 / len(rows)) ** 0.5)
+    times = np.bincount(rows, minlength=1000)
+    rare, common = times[990:], times[:990]
+    assert np.abs(rare - 300).max() < 4.5 * 300**0.5
+    assert len(np.flatnonzero(common)) > 900  # each with chance 1 - exp(-3)
+    assert (drawn(**settings) == rows).all()
+    assert (drawn(**settings, seed=1) != rows).any()
+
+
+@pytest.mark.parametrize("class_balance", ["none", "weights"])
+def test_otherwise_images_are_drawn_evenly(class_balance: str) -> None:
+    times = np.bincount(drawn(class_balance=class_balance), minlength=1000)
+    np.testing.assert_array_equal(times, np.full(1000, 6))
+
+
+# What makes up for labels with few images.
+
+
+def test_the_gradient_with_class_weights_is_that_of_the_weighted_loss() -> None:
+    """Each image counts n / (classes * images of its label)."""
+    x, _ = gaussians(40)
+    y = np.repeat([0, 1, 2], [30, 8, 2])
+    fit = Fit(
+        InMemory(x),
+        y,
+        3,
+        steps=1,
+        batch_size=40,
+        learning_rate=0.0,
+        seed=0,
+        class_balance="weights",
+    )
+    z = Standardisation.of(x).apply(x).astype(np.float64)
+    start = np.random.default_rng(1).normal(0, 0.3, (SIZE, 3))
+    fit.weights[:] = start
+    fit.step()
+    gradient = fit._adam[0]._first / 0.1
+    of_bias = fit._adam[1]._first / 0.1
+    weight = np.array([40 / 90, 40 / 24, 40 / 6])[y]
+
+    def loss(weights: np.ndarray, bias: np.ndarray) -> float:
+        own = softmax(z @ weights + bias)[np.arange(40), y]
+        return float(-(weight * np.log(own)).mean() + usual_l2(3) / 2 * (weights**2).sum())
+
+    none = np.zeros(3)
+    for i, j in [(0, 0), (10, 1), (33, 2), (63, 0)]:
+        nudge = np.zeros_like(start)
+        nudge[i, j] = 1e-5
+        slope = (loss(start + nudge, none) - loss(start - nudge, none)) / 2e-5
+        assert gradient[i, j] == pytest.approx(slope, abs=1e-5)
+    for j in range(3):
+        nudge = 1e-5 * np.eye(3)[j]
+        slope = (loss(start, nudge) - loss(start, -nudge)) / 2e-5
+        assert of_bias[j] == pytest.approx(slope, abs=1e-5)
+
+
+@pytest.mark.parametrize("class_balance", ["weights", "sampling"])
+def test_balancing_lifts_the_recall_of_a_rare_label(class_balance: str) -> None:
+    """On overlapping labels of 1,000, 200 and 20 images, told from as many of each."""
+    x, y = gaussians(6_000, distance=0.3)
+    rows = np.concatenate([np.flatnonzero(y == c)[:n] for c, n in enumerate((1000, 200, 20))])
+    x_test, y_test = gaussians(3_000, distance=0.3, seed=1)
+
+    def recalls(class_balance: str) -> np.ndarray:
+        head = fitted(x[rows], y[rows], steps=400, class_balance=class_balance).head()
+        right = head.predict(x_test).argmax(axis=1) == y_test
+        return np.bincount(y_test, right) / np.bincount(y_test)
+
+    without, balanced = recalls("none"), recalls(class_balance)
+    assert without[0] > 0.9 > without[2]
+    assert balanced[2] > without[2] + 0.1
+    assert balanced.mean() > without.mean() + 0.02
+
+
+def test_balancing_balanced_labels_weighs_nothing() -> None:
+    x, _ = gaussians(300)
+    y = np.arange(300) % 3
+    heads = [fitted(x, y, steps=30, class_balance=name).head() for name in ("none", "weights")]
+    np.testing.assert_array_equal(heads[0].weights, heads[1].weights)

@@ -100,8 +100,10 @@ def test_the_wheel_holds_the_packages_and_the_license(wheel: Path) -> None:
         assert ".dist-info/" in license_file
         assert archive.read(license_file) == (ROOT / "LICENSE").read_bytes()
     for package in PACKAGES:
-        sources = {f"{package}/{path.name}" for path in (ROOT / package).glob("*.py")}
+        folder = ROOT / package
+        sources = {f"{package}/{path.name}" for p in ("*.py", "*.jinja") for path in folder.glob(p)}
         assert sources == {name for name in names if name.startswith(f"{package}/")}
+    assert "retrain/report.html.jinja" in names
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == set(PACKAGES)
 
 
@@ -115,7 +117,22 @@ def test_the_wheel_s_metadata_is_setup_cfg_s(wheel: Path) -> None:
     assert metadata["Requires-Python"] == config["options"]["python_requires"]
     required = {line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line}
     names = {line.split(">")[0].split("<")[0].strip() for line in required}
-    assert names == {"tensorflow", "numpy", "h5py", "pillow", "scikit-learn", "tqdm"}
+    assert names == {
+        *("tensorflow", "numpy", "h5py", "pillow", "scikit-learn", "tqdm"),
+        *("scipy", "threadpoolctl", "matplotlib", "jinja2"),
+    }
+
+
+def test_the_report_s_template_is_found_where_it_is_installed(trap: Path, installed: Path) -> None:
+    code = (
+        "import importlib.resources, retrain.report as report\n"
+        "folder = importlib.resources.files('retrain')\n"
+        "print(folder.joinpath(report._TEMPLATE))\n"
+        "print(len(folder.joinpath(report._TEMPLATE).read_text('utf-8')))\n"
+    )
+    path, length = in_trap(trap, installed, "-c", code).splitlines()
+    assert path == str(installed / "retrain" / "report.html.jinja")
+    assert int(length) > 1000
 
 
 @pytest.mark.parametrize("package", PACKAGES)

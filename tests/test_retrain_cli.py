@@ -10,6 +10,8 @@ import pytest
 
 import bottlenecks.cli
 import retrain.cli
+from retrain.fitting import TUNED
+from retrain.head import usual_l2
 from tests.conftest import Call, Run, assert_one_error_line, make_dataset, photo
 from tests.standin import StandIn
 
@@ -83,7 +85,10 @@ def test_the_real_architecture_from_photos_to_labels(
 
 def train_flags(dataset: Path, **flags: object) -> list[str]:
     values = {"image_dir": dataset, "bottleneck_dir": "cache", "how_many_training_steps": 20}
-    return [f"--{name}={value}" for name, value in {**values, **flags}.items()]
+    return [
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in {**values, **flags}.items()
+    ]
 
 
 def test_dashes_work_as_well(call: Call, dataset: Path, tmp_path: Path) -> None:
@@ -159,6 +164,187 @@ def test_misclassified_images_are_listed_when_asked_for(call: Call, tmp_path: Pa
     silent = call(retrain.cli.main, *flags, extractor=StandIn())
     assert "MISCLASSIFIED" not in silent.stdout
     assert final_accuracy(silent.stdout) == (accuracy, n)
+
+
+# What a run shows beside its accuracy.
+
+
+@pytest.fixture
+def confusing(tmp_path: Path) -> Path:
+    """10 images in each of 3 labels, of which cyan cannot be told from yellow."""
+    dataset = make_dataset(tmp_path / "Dataset", per_label=10)
+    for i in range(10):
+        photo((200, 200, 0), 100 + i).save(dataset / "cyan" / f"cyan_{i:03}.jpg")
+    return Path("Dataset")
+
+
+def everything_flags(dataset: Path) -> list[str]:
+    return train_flags(
+        dataset,
+        testing_percentage=40,
+        validation_percentage=20,
+        how_many_training_steps=200,
+        patience=40,
+        tune=True,
+        calibrate=True,
+        data_health=True,
+        print_misclassified_test_images=True,
+    )
+
+
+FIGURE = r"^{name} +(\d+\.\d%?)  +(\d+\.\d+%?) to (\d+\.\d+%?) +(\d+)$"
+
+
+def figure(output: str, name: str) -> tuple[float, float, float, int]:
+    """(value, low, high, images) of a row of the test's table; shares in percent."""
+    pattern = FIGURE.format(name=name).replace(r"\d%?)", r"\d+%?)")
+    (row,) = re.findall(pattern, output, re.MULTILINE)
+    value, low, high = (float(column.rstrip("%")) for column in row[:3])
+    return value, low, high, int(row[3])
+
+
+def test_figures_come_with_their_intervals(call: Call, confusing: Path) -> None:
+    result = call(
+        retrain.cli.main, *train_flags(confusing, testing_percentage=50), extractor=StandIn()
+    )
+    assert result.returncode == 0, result.stderr
+    percent, n = final_accuracy(result.stdout)
+    value, low, high, images = figure(result.stdout, "accuracy")
+    assert (value, images) == (percent, n)
+    assert 0 < low < value < high < 100
+    for name in ("mean label accuracy", "cross-entropy", "calibration error"):
+        value, low, high, images = figure(result.stdout, name)
+        assert low <= value <= high
+        assert images == n
+    assert "top-5" not in result.stdout  # of 3 labels each is among 5
+
+
+def test_the_columns_of_the_figures_are_straight(call: Call, dataset: Path) -> None:
+    """Also where every test image is right."""
+    result = call(retrain.cli.main, *train_flags(dataset), extractor=StandIn())
+    lines = result.stdout.splitlines()
+    start = next(i for i, line in enumerate(lines) if "95 % interval" in line)
+    rows = lines[start : lines.index("", start)]
+    assert len(rows) == 5
+    assert len(set(map(len, rows))) == 1, rows
+    assert " 100.0% " in rows[2]
+
+
+def test_the_top_5_is_shown_where_there_are_more_labels(call: Call, tmp_path: Path) -> None:
+    make_dataset(tmp_path / "Dataset", per_label=4)
+    for label, colour in enumerate([(9, 9, 9), (90, 0, 0), (250, 250, 250)]):
+        (tmp_path / "Dataset" / f"more {label}").mkdir()
+        for i in range(4):
+            photo(colour, i).save(tmp_path / "Dataset" / f"more {label}" / f"{i}.jpg")
+    result = call(retrain.cli.main, *train_flags(Path("Dataset")), extractor=StandIn())
+    value, low, high, n = figure(result.stdout, "top-5 accuracy")
+    assert low < value == high == 100
+    assert n == 6
+
+
+def test_the_most_confused_labels_are_named(call: Call, confusing: Path) -> None:
+    flags = train_flags(confusing, testing_percentage=50)
+    result = call(retrain.cli.main, *flags, extractor=StandIn())
+    percent, n = final_accuracy(result.stdout)
+    found = re.findall(r"^(\w+) taken for (\w+) +(\d+)$", result.stdout, re.MULTILINE)
+    assert "\nmost confused\n" in result.stdout
+    assert found
+    for own, predicted, _ in found:
+        assert {own, predicted} == {"cyan", "yellow"}
+    assert sum(int(count) for *_, count in found) == round((1 - percent / 100) * n)
+
+
+def test_nothing_is_confused_when_all_are_right(call: Call, dataset: Path) -> None:
+    result = call(retrain.cli.main, *train_flags(dataset), extractor=StandIn())
+    assert final_accuracy(result.stdout)[0] == 100
+    assert "confused" not in result.stdout
+    assert "taken for" not in result.stdout
+
+
+def test_what_was_kept_tuned_and_calibrated_is_shown(call: Call, confusing: Path) -> None:
+    result = call(retrain.cli.main, *everything_flags(confusing), extractor=StandIn())
+    assert result.returncode == 0, result.stderr
+    out = result.stdout
+    trials = re.findall(r"^ +([\d.]+) +(\d+\.\d{4})(   the best)?$", out, re.MULTILINE)
+    expected = [float(f"{x * usual_l2(3):.3g}") for x in TUNED]
+    assert [float(l2) for l2, *_ in trials] == expected
+    (best,) = [loss for _, loss, mark in trials if mark]
+    assert best == min(loss for _, loss, _ in trials)
+    assert "\nStopped: 40 steps have not lowered the validation loss.\n" in out
+    ((step, loss),) = re.findall(
+        r"^Kept step (\d+), which had the lowest cross-entropy on the validation set, (\S+)\.$",
+        out,
+        re.MULTILINE,
+    )
+    assert int(step) + 40 == int(table(out)[-1][0]) < 200
+    assert loss == best
+    assert loss in {columns[4] for columns in table(out) if columns[0] == step}
+    (temperature,) = re.findall(r"^Calibrated: logits divided by (\S+)\.$", out, re.MULTILINE)
+    assert 0.05 <= float(temperature) <= 20
+
+
+def test_what_was_not_done_is_not_shown(call: Call, dataset: Path) -> None:
+    flags = train_flags(dataset, eval_step_interval=20)
+    out = call(retrain.cli.main, *flags, extractor=StandIn()).stdout
+    for word in ("Kept", "Stopped", "Calibrated", "the best", "data health", "Not trained on"):
+        assert word not in out
+
+
+def test_classic_runs(call: Call, dataset: Path, tmp_path: Path) -> None:
+    flags = train_flags(dataset, recipe="classic", class_balance="sampling", calibrate=True)
+    result = call(retrain.cli.main, *flags, extractor=StandIn())
+    assert result.returncode == 0, result.stderr
+    assert final_accuracy(result.stdout)[0] > 80
+    assert "Kept" not in result.stdout
+    assert "Calibrated" in result.stdout
+    assert (tmp_path / "retrained_graph.pb").exists()
+
+
+def test_data_health_is_counted_and_listed(call: Call, dataset: Path, tmp_path: Path) -> None:
+    (dataset / "cyan" / "again.jpg").write_bytes((dataset / "cyan" / "cyan_000.jpg").read_bytes())
+    (dataset / "yellow" / "c.jpg").write_bytes((dataset / "cyan" / "cyan_001.jpg").read_bytes())
+    result = call(retrain.cli.main, *train_flags(dataset, data_health=True), extractor=StandIn())
+    assert result.returncode == 0, result.stderr
+    counts = {
+        kind: int(count)
+        for count, kind in re.findall(r"^ +(\d+)  ([a-z ?]+): ", result.stdout, re.MULTILINE)
+    }
+    assert counts["label conflict"] == 1
+    assert counts.get("duplicate", 0) + counts.get("leak", 0) == 1
+    assert "  listed in data_health.csv\n" in result.stdout
+    rows = (tmp_path / "data_health.csv").read_text().splitlines()[1:]
+    kinds = [row.split(",")[0] for row in rows]
+    assert counts == {kind: kinds.count(kind) for kind in set(kinds)}
+
+
+def test_left_out_copies_are_told_of(call: Call, dataset: Path) -> None:
+    for path in list(dataset.rglob("*.jpg")):
+        (dataset / "magenta" / f"copy of {path.name}").write_bytes(path.read_bytes())
+    result = call(retrain.cli.main, *train_flags(dataset), extractor=StandIn())
+    assert result.returncode == 0, result.stderr
+    (count,) = re.findall(
+        r"^Not trained on: (\d+) copies of validation or test images\.$",
+        result.stdout,
+        re.MULTILINE,
+    )
+    sizes = re.search(r"^Training on (\d+) images, validating on (\d+), testing on (\d+)\.$",
+                      result.stdout, re.MULTILINE)  # fmt: skip
+    assert sizes is not None
+    assert int(count) > 5
+    assert sum(map(int, sizes.groups())) + int(count) == 180
+
+
+def test_each_line_fits_80_columns(call: Call, confusing: Path) -> None:
+    """With all that a run can show, and the numbers of a long one."""
+    result = call(
+        retrain.cli.main, *everything_flags(confusing), "--report_dir=report", extractor=StandIn()
+    )
+    assert result.returncode == 0, result.stderr
+    for word in ("MISCLASSIFIED", "taken for", "Kept", "Calibrated", "data health", "report.html"):
+        assert word in result.stdout
+    lines = result.stdout.splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+    assert [line for line in lines if line != line.rstrip()] == []
 
 
 def test_an_unreadable_image_is_skipped_and_reported(
@@ -253,6 +439,71 @@ BAD_INPUTS = {
         _nothing,
         {"how_many_training_steps": "many"},
         ["--how_many_training_steps", "many"],
+    ),
+    "recipe": (_nothing, {"recipe": "nope"}, ["--recipe", "nope", "adam", "classic"]),
+    "class balance": (
+        _nothing,
+        {"class_balance": "nope"},
+        ["--class_balance", "nope", "none", "weights", "sampling"],
+    ),
+    "patience": (_nothing, {"patience": -1}, ["--patience", "at least 0", "-1"]),
+    "patience in words": (_nothing, {"patience": "much"}, ["--patience", "much"]),
+    "tuning on nothing": (
+        _nothing,
+        {"tune": True, "validation_percentage": 0},
+        ["--tune", "--validation_percentage"],
+    ),
+    "calibrating on nothing": (
+        _nothing,
+        {"calibrate": True, "validation_percentage": 0},
+        ["--calibrate", "--validation_percentage"],
+    ),
+    "patience with nothing": (
+        _nothing,
+        {"patience": 10, "validation_percentage": 0},
+        ["--patience", "--validation_percentage"],
+    ),
+    "classic and tune": (_nothing, {"recipe": "classic", "tune": True}, ["--tune", "classic"]),
+    "classic and patience": (
+        _nothing,
+        {"recipe": "classic", "patience": 10},
+        ["--patience", "classic"],
+    ),
+    "classic and weights": (
+        _nothing,
+        {"recipe": "classic", "class_balance": "weights"},
+        ["--class_balance", "classic", "weights"],
+    ),
+    "one fold": (_nothing, {"data_health_folds": 1}, ["--data_health_folds", "at least 2", "1"]),
+    "fewer images than folds": (
+        _nothing,
+        {"data_health": True},
+        ["'cyan'", "4 images", "5 parts", "--data_health_folds"],
+    ),
+    "fewer images than folds of a report": (
+        _nothing,
+        {"report_dir": "report"},
+        ["'cyan'", "4 images", "--data_health_folds"],
+    ),
+    "report in a file": (
+        _nothing,
+        {"report_dir": "file", "data_health_folds": 2},
+        ["--report_dir", "is a file"],
+    ),
+    "report below a file": (
+        _nothing,
+        {"report_dir": "file/report", "data_health_folds": 2},
+        ["--report_dir", "is a file"],
+    ),
+    "summaries below a file": (
+        _nothing,
+        {"summaries_dir": "file/summaries"},
+        ["--summaries_dir", "is a file"],
+    ),
+    "graph in the way of the report": (
+        _nothing,
+        {"output_graph": "out", "report_dir": "out/report", "data_health_folds": 2},
+        ["--output_graph", "--report_dir"],
     ),
     "nan": (_nothing, {"learning_rate": "nan"}, ["--learning_rate", "nan"]),
     "architecture": (

@@ -16,6 +16,11 @@ BAD_VALUES = [
     *[(name, v) for name in ("batch_size", "decode_threads") for v in (-1, 0)],
     *[("testing_percentage", value) for value in (-1, 100, 101)],
     *[("validation_percentage", value) for value in (-1, 100, 101)],
+    *[("recipe", value) for value in ("nope", "", "Adam")],
+    *[("precision", value) for value in ("float16", "")],
+    *[("class_balance", value) for value in ("nope", "", True)],
+    *[("patience", value) for value in (-1, -1000)],
+    *[("data_health_folds", value) for value in (-1, 0, 1)],
     *[("learning_rate", value) for value in (0.0, -0.1, float("nan"), float("inf"))],
     *[("seed", value) for value in (-1, 2**32)],
     *[("architecture", value) for value in ("mobilenet_1.0_224", "Inception_v3", "")],
@@ -57,6 +62,12 @@ def test_a_bad_value_is_refused_by_the_name_of_its_flag(name: str, value: object
         ("testing_percentage", 0),
         ("validation_percentage", 0),
         ("learning_rate", 1e-9),
+        ("learning_rate", None),
+        ("patience", 0),
+        ("patience", 1),
+        ("data_health_folds", 2),
+        *[("class_balance", value) for value in ("none", "weights", "sampling")],
+        *[("recipe", value) for value in ("adam", "classic")],
         ("seed", 2**32 - 1),
         ("final_tensor_name", "scores/flowers.v2"),
     ],
@@ -69,6 +80,38 @@ def test_the_last_good_value_is_taken(name: str, value: object) -> None:
 def test_a_flag_that_does_nothing_yet_is_an_error(name: str, value: object) -> None:
     with pytest.raises(UsageError, match=f"--{name} is not available yet"):
         config(**{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), [("tune", True), ("patience", 10), ("calibrate", True)])
+def test_what_looks_at_the_validation_set_needs_one(name: str, value: object) -> None:
+    with pytest.raises(UsageError, match=f"--{name} needs a --validation_percentage above 0"):
+        config(validation_percentage=0, **{name: value})
+    assert getattr(config(validation_percentage=1, **{name: value}), name) == value
+
+
+@pytest.mark.parametrize(("name", "value"), [("tune", True), ("patience", 10)])
+def test_classic_has_nothing_to_tune_and_stops_never(name: str, value: object) -> None:
+    with pytest.raises(UsageError, match=f"--{name} does nothing with --recipe classic"):
+        config(recipe="classic", **{name: value})
+
+
+def test_classic_draws_labels_evenly_and_weighs_none() -> None:
+    with pytest.raises(UsageError, match=r"--class_balance .*classic.*Received: weights"):
+        config(recipe="classic", class_balance="weights")
+    for name in ("none", "sampling"):
+        assert config(recipe="classic", class_balance=name).class_balance == name
+
+
+def test_classic_can_be_calibrated() -> None:
+    assert config(recipe="classic", calibrate=True).calibrate
+
+
+def test_a_report_looks_at_the_data_s_health_too() -> None:
+    assert not config().checks_data_health
+    assert config(data_health=True).checks_data_health
+    assert config(data_health=True).data_health_path == Path("data_health.csv")
+    assert config(report_dir="report").checks_data_health
+    assert config(report_dir="report").data_health_path == Path("report/data_health.csv")
 
 
 @pytest.mark.parametrize(("testing", "validation"), [(50, 50), (99, 1), (60, 70)])
@@ -98,7 +141,7 @@ def test_an_output_file_where_a_folder_is(name: str, tmp_path: Path) -> None:
         config(**{name: str(tmp_path)}).check_outputs()
 
 
-@pytest.mark.parametrize("name", ["output_graph", "output_labels", "summaries_dir"])
+@pytest.mark.parametrize("name", ["output_graph", "output_labels", "summaries_dir", "report_dir"])
 def test_an_output_below_a_file(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match=f"--{name}.*file is a file"):
@@ -106,10 +149,43 @@ def test_an_output_below_a_file(name: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_summaries_where_a_file_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["summaries_dir", "report_dir"])
+def test_an_output_folder_where_a_file_is(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match=r"--summaries_dir.*is a file"):
-        config(summaries_dir=str(tmp_path / "file")).check_outputs()
+    with pytest.raises(OutputError, match=f"--{name}.*is a file"):
+        config(**{name: str(tmp_path / "file")}).check_outputs()
+
+
+REPORT_FILES = ["data_health.csv", "report.html", "metrics.json", "accuracy.png", "confusion.png"]
+
+
+@pytest.mark.parametrize("name", REPORT_FILES)
+def test_a_folder_where_a_file_of_the_report_goes(name: str, tmp_path: Path) -> None:
+    (tmp_path / "report" / name).mkdir(parents=True)
+    with pytest.raises(OutputError, match=rf"--report_dir .*{name} is a folder"):
+        config(report_dir=str(tmp_path / "report")).check_outputs()
+
+
+def test_a_folder_where_the_table_of_data_health_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data_health.csv").mkdir()
+    with pytest.raises(OutputError, match=r"--data_health .*data_health.csv is a folder"):
+        config(data_health=True).check_outputs()
+
+
+@pytest.mark.parametrize("name", REPORT_FILES)
+@pytest.mark.parametrize("output", ["output_graph", "output_labels"])
+def test_the_report_does_not_overwrite_the_graph_or_its_labels(output: str, name: str) -> None:
+    with pytest.raises(UsageError, match=rf"--{output} .*{name} is in the way of --report_dir"):
+        config(report_dir="report", **{output: f"report/{name}"})
+
+
+def test_the_table_of_data_health_does_not_overwrite_the_graph() -> None:
+    with pytest.raises(UsageError, match=r"--output_graph .* is in the way of --data_health"):
+        config(data_health=True, output_graph="data_health.csv")
+    assert config(output_graph="data_health.csv").output_graph == "data_health.csv"
 
 
 @pytest.mark.parametrize(
@@ -119,6 +195,8 @@ def test_summaries_where_a_file_is(tmp_path: Path) -> None:
         {"output_graph": "out", "output_labels": "out/labels.txt"},
         {"output_labels": "out", "bottleneck_dir": "out"},
         {"output_graph": "out", "model_dir": "out/models"},
+        {"output_graph": "out", "report_dir": "out"},
+        {"output_labels": "out", "report_dir": "out/report"},
     ],
 )
 def test_outputs_in_each_other_s_way(
@@ -135,5 +213,6 @@ def test_good_outputs_pass_and_nothing_is_made(tmp_path: Path) -> None:
         output_graph=str(tmp_path / "a" / "graph.pb"),
         output_labels=str(tmp_path / "b" / "labels.txt"),
         summaries_dir=str(tmp_path / "c"),
+        report_dir=str(tmp_path / "d"),
     ).check_outputs()
     assert list(tmp_path.iterdir()) == []

@@ -11,8 +11,11 @@ import pytest
 from bottlenecks.errors import ImageFolderError, OutputError
 from bottlenecks.vectors import InMemory, OnDisk
 from retrain import dataset as dataset_module
+from retrain import trainer
 from retrain.config import Config
-from retrain.evaluate import score, score_labels
+from retrain.evaluate import confusion_matrix, figures, most_confused, score, score_labels
+from retrain.fitting import TUNED, find_temperature
+from retrain.head import usual_l2
 from retrain.trainer import train
 from tests.conftest import COLOURS, Trained, make_dataset, photo, train_colours
 from tests.standin import StandIn
@@ -34,16 +37,20 @@ def test_it_learns_the_colours(trained: Trained) -> None:
     assert trained.result.test is not None
     assert trained.result.test.accuracy == 1.0
     assert trained.result.test.n == len(trained.dataset.testing) > 0
-    assert trained.result.misclassified == ()
+    assert trained.result.test.misclassified == trained.result.test.most_confused == ()
 
 
 def test_the_test_figures_are_those_of_the_head_on_the_test_set(again: Again) -> None:
     run = again(how_many_training_steps=1, learning_rate=1e-6, seed=5)
     testing = run.dataset.testing
     probabilities = run.result.head.predict(testing.x)
-    assert run.result.test == score(probabilities, testing.y)
-    labels = run.result.labels
-    assert list(run.result.test_labels) == score_labels(probabilities, testing.y, labels)
+    test, labels = run.result.test, run.result.labels
+    assert test is not None
+    assert test.score == score(probabilities, testing.y)
+    assert (test.accuracy, test.n) == (test.score.accuracy, len(testing))
+    assert test.figures == figures(probabilities, testing.y, seed=5)
+    assert list(test.labels) == score_labels(probabilities, testing.y, labels)
+    np.testing.assert_array_equal(test.confusion, confusion_matrix(probabilities, testing.y))
 
 
 def shuffled_dataset(root: Path, per_label: int) -> Path:
@@ -60,16 +67,37 @@ def shuffled_dataset(root: Path, per_label: int) -> Path:
 def test_shuffled_labels_score_like_chance(tmp_path: Path) -> None:
     shuffled_dataset(tmp_path / "Dataset", per_label=80)
     run = train_colours(tmp_path, testing_percentage=50, how_many_training_steps=100)
-    assert run.result.test is not None
-    deviation = (2 / 9 / run.result.test.n) ** 0.5
-    assert run.result.test.n > 90
-    assert abs(run.result.test.accuracy - 1 / 3) < 3 * deviation
-    assert len(run.result.misclassified) == round(
-        (1 - run.result.test.accuracy) * run.result.test.n
-    )
-    for wrong in run.result.misclassified:
+    test = run.result.test
+    assert test is not None
+    assert test.n > 90
+    assert abs(test.accuracy - 1 / 3) < 3 * (2 / 9 / test.n) ** 0.5
+    assert test.figures.accuracy.low < 1 / 3 < test.figures.accuracy.high
+    assert len(test.misclassified) == round((1 - test.accuracy) * test.n)
+    assert test.most_confused == tuple(most_confused(test.confusion, run.result.labels))
+    assert len(test.most_confused) == 5
+    for wrong in test.misclassified:
         assert wrong.predicted != wrong.image.label
         assert wrong.image in run.dataset.testing.images
+
+
+def test_misclassified_images_come_with_their_guesses_the_most_confident_first(
+    tmp_path: Path,
+) -> None:
+    shuffled_dataset(tmp_path / "Dataset", per_label=20)
+    run = train_colours(tmp_path, testing_percentage=50, how_many_training_steps=50)
+    testing, labels = run.dataset.testing, run.result.labels
+    probabilities = dict(
+        zip((i.path for i in testing.images), run.result.head.predict(testing.x), strict=True)
+    )
+    assert run.result.test is not None
+    misclassified = run.result.test.misclassified
+    confidences = [wrong.guesses[0][1] for wrong in misclassified]
+    assert len(set(confidences)) > 5
+    assert confidences == sorted(confidences, reverse=True)
+    for wrong in misclassified:
+        own = dict(zip(labels, probabilities[wrong.image.path].tolist(), strict=True))
+        assert wrong.guesses == tuple(sorted(own.items(), key=lambda guess: -guess[1]))
+        assert wrong.predicted == wrong.guesses[0][0]
 
 
 def test_the_files_are_the_result(trained: Trained) -> None:
@@ -122,7 +150,6 @@ def test_batch_sizes_are_what_is_measured_on(again: Again) -> None:
 def test_without_a_test_set(again: Again) -> None:
     run = again(testing_percentage=0)
     assert run.result.test is None
-    assert run.result.test_labels == run.result.misclassified == ()
     assert len(run.dataset.testing) == 0
     assert all(evaluation.validation for evaluation in run.evaluations)
 
@@ -155,6 +182,51 @@ def test_readable_images_are_counted_again_after_stage_one(tmp_path: Path) -> No
     assert not (tmp_path / "labels.txt").exists()
 
 
+@pytest.mark.parametrize("settings", [{"data_health": True}, {"report_dir": "report"}], ids=str)
+def test_folds_are_counted_before_training_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object]
+) -> None:
+    """By the images that can be read, which stage one finds out."""
+    monkeypatch.chdir(tmp_path)
+    make_dataset(tmp_path / "Dataset", per_label=5)
+    (tmp_path / "Dataset" / "cyan" / "cyan_000.jpg").write_bytes(b"no image")
+    monkeypatch.setattr(trainer, "_train", lambda *_: pytest.fail("it trains"))
+    with pytest.raises(ImageFolderError, match=r"'cyan' has 4 images.*--data_health_folds"):
+        train_colours(tmp_path, **settings)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["Dataset", "cache"]
+
+
+def test_the_strength_that_tuning_finds_is_trained_with(again: Again) -> None:
+    run = again(tune=True, seed=8)
+    trials, fitted = run.result.trials, run.result.fitted
+    assert tuple(trial.l2 for trial in trials) == tuple(x * usual_l2(3) for x in TUNED)
+    best = min(trials, key=lambda trial: trial.cross_entropy)
+    assert (fitted.l2, fitted.cross_entropy) == (best.l2, best.cross_entropy)
+    untuned = again(seed=8).result
+    assert (untuned.trials, untuned.fitted.l2) == ((), usual_l2(3))
+
+
+def test_calibration_divides_the_exported_logits(again: Again) -> None:
+    run, plain = again(calibrate=True), again()
+    temperature = run.result.temperature
+    assert temperature == find_temperature(plain.result.head, plain.dataset.validation) != 1
+    assert plain.result.temperature == 1
+    expected = plain.result.head.at_temperature(temperature)
+    np.testing.assert_array_equal(run.result.head.weights, expected.weights)
+    np.testing.assert_array_equal(run.result.head.bias, expected.bias)
+
+
+def test_images_are_counted_by_their_sets(again: Again) -> None:
+    run = again()
+    assert run.result.images == {
+        "training": len(run.dataset.training),
+        "validation": len(run.dataset.validation),
+        "testing": len(run.dataset.testing),
+        "left_out": 0,
+    }
+    assert sum(run.result.images.values()) == 90
+
+
 def test_bad_outputs_are_found_before_the_network_runs(small_dataset: Path, tmp_path: Path) -> None:
     extractor = StandIn()
     config = Config(image_dir=str(small_dataset), bottleneck_dir=str(tmp_path / "cache"))
@@ -165,15 +237,29 @@ def test_bad_outputs_are_found_before_the_network_runs(small_dataset: Path, tmp_
     assert not (tmp_path / "cache").exists()
 
 
-def test_the_head_does_not_see_validation_or_test_images(again: Again) -> None:
-    """Only training images decide: another content of the others leaves the head as it is."""
-    run = again(seed=9)
-    others = [*run.dataset.validation.images, *run.dataset.testing.images]
+@pytest.mark.parametrize(
+    ("names", "settings", "grey"),
+    [
+        (["testing"], {}, 10),
+        (["validation", "testing"], {"eval_step_interval": 30}, 11),  # nothing to choose from
+        (["validation", "testing"], {"recipe": "classic"}, 12),  # it keeps the last step
+    ],
+    ids=["test", "one evaluation", "classic"],
+)
+def test_the_head_does_not_see_validation_or_test_images(
+    again: Again, names: list[str], settings: dict[str, object], grey: int
+) -> None:
+    """Only training images decide: another content of the others leaves the head as it is.
+
+    But for the step that is kept, which the validation images decide.
+    """
+    run = again(seed=9, **settings)
+    others = [image for name in names for image in getattr(run.dataset, name).images]
     photos = {Path(image.path): Path(image.path).read_bytes() for image in others}
     try:
         for i, path in enumerate(photos):
-            photo((10, 10, 10), i).save(path)
-        changed = again(seed=9)
+            photo((grey, grey, grey), i).save(path)
+        changed = again(seed=9, **settings)
     finally:
         for path, data in photos.items():
             path.write_bytes(data)
@@ -197,7 +283,17 @@ def test_vectors_on_the_disk_give_the_same_graph_byte_for_byte(
             head.bias.tobytes(),
             run.graph.read_bytes(),
             run.evaluations,
-            run.result.test,
-            run.result.test_labels,
+            replace(run.result.test, confusion=None),
+            run.result.test.confusion.tolist(),
         )
     assert runs[InMemory] == runs[OnDisk]
+
+
+def test_copies_do_not_fill_a_fold(tmp_path: Path) -> None:
+    """Eight files of a label that show four photos are too few for five folds."""
+    make_dataset(tmp_path / "Dataset", per_label=4)
+    for path in sorted((tmp_path / "Dataset").glob("*/*")):
+        (path.parent / f"copy of {path.name}").write_bytes(path.read_bytes())
+    with pytest.raises(ImageFolderError, match="has 4 images, fewer than the 5 parts"):
+        train_colours(tmp_path, data_health=True)
+    assert not (tmp_path / "graph.pb").exists()

@@ -16,9 +16,6 @@ from bottlenecks.cache import Cache
 from bottlenecks.errors import CacheError
 from bottlenecks.vectors import InMemory, OnDisk, Vectors, blocks
 
-# The shards are closed when `OnDisk` goes, which after an error may be in the middle of anything.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-
 FINGERPRINT = "ab" * 32
 SHARDS = (130, 1, 128, 7)  # rows; a chunk of a shard has 128
 ROWS = sum(SHARDS)
@@ -153,6 +150,29 @@ def test_a_selection_from_disk_reads_nothing_and_outlives_its_source(
         selected = found.select(SOME)
     del found
     np.testing.assert_array_equal(everything(selected), X[SOME])
+
+
+def test_files_are_closed_when_nobody_reads_from_them_any_more(cache: Cache) -> None:
+    found = OnDisk(cache, KEYS)
+    files = list(found._files)
+    assert len(files) == len(SHARDS)
+    selected = found.select(SOME).select(np.arange(5))
+    del found
+    assert not any(file.closed for file in files)  # the selection still needs them
+    np.testing.assert_array_equal(everything(selected), X[SOME[:5]])
+    del selected
+    assert all(file.closed for file in files)
+
+
+def test_a_stream_that_is_not_at_its_end_keeps_the_files_open(cache: Cache) -> None:
+    found = OnDisk(cache, KEYS)
+    files, stream = list(found._files), found.stream(np.split(CHANCE, 50))
+    next(stream)
+    del found
+    assert not any(file.closed for file in files)
+    np.testing.assert_array_equal(np.concatenate([x for _, x in stream]), X[CHANCE[10:]])
+    del stream
+    assert all(file.closed for file in files)
 
 
 @pytest.mark.parametrize("size", [1, 3, 40])
@@ -317,7 +337,8 @@ def test_without_preadv_one_thread_at_a_time_seeks_and_reads(
 ) -> None:
     monkeypatch.delattr(os, "preadv", raising=False)
     found = OnDisk(cache, KEYS)
-    found._files = [SlowToSeek(file) for file in found._files]  # type: ignore[misc]
+    files = found._files  # they are closed when nobody has them
+    found._files = [SlowToSeek(file) for file in files]  # type: ignore[assignment]
     for rows, x in found.stream(CHANCE[:60].reshape(20, 3)):
         np.testing.assert_array_equal(x, X[rows])
 

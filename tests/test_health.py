@@ -1,0 +1,331 @@
+"""retrain.health: every kind of problem is found where it was planted, and only there."""
+
+import csv
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pytest
+
+from bottlenecks.builder import CachedImage
+from bottlenecks.errors import ImageFolderError
+from bottlenecks.vectors import InMemory
+from retrain import health
+from retrain.config import Config
+from retrain.dataset import FEW_IMAGES, Dataset, Subset
+from retrain.health import KINDS, Problem, check_folds, examine, out_of_fold, table
+
+SIZE = 64  # numbers of a made-up vector
+SETS = ("training", "training", "training", "validation", "testing")
+
+
+def key(name: object) -> bytes:
+    return hashlib.sha256(str(name).encode()).digest()
+
+
+def made_up(
+    x: np.ndarray,
+    y: Iterable[int],
+    *,
+    keys: Mapping[int, bytes] | None = None,
+    sets: Mapping[int, str] | None = None,
+) -> Dataset:
+    """A data set of the vectors ``x`` with labels ``y``; ``keys`` and ``sets`` of some rows."""
+    numbers = np.array(list(y), np.int64)
+    labels = tuple(f"label {i}" for i in range(numbers.max() + 1))
+    keys, sets = keys or {}, sets or {}
+    images = []
+    for row, number in enumerate(numbers):
+        relpath = f"{labels[number]}/{row}.jpg"
+        images.append(CachedImage(labels[number], relpath, f"D/{relpath}", keys.get(row, key(row))))
+    set_of = np.array([sets.get(row, SETS[row % len(SETS)]) for row in range(len(numbers))])
+    return Dataset(labels, Subset(images, InMemory(x.astype(np.float32)), numbers), set_of)
+
+
+def apart(per_label: int, labels: int, distance: float = 6.0, seed: int = 0) -> np.ndarray:
+    """Gaussians whose centres are ``distance`` from the origin, one label after the other."""
+    random = np.random.default_rng(seed)
+    centres = random.standard_normal((labels, SIZE))
+    centres *= distance / np.linalg.norm(centres, axis=1, keepdims=True)
+    return np.repeat(centres, per_label, 0) + random.standard_normal((labels * per_label, SIZE))
+
+
+def of_labels(per_label: int, labels: int) -> np.ndarray:
+    return np.repeat(np.arange(labels), per_label)
+
+
+def config(**settings: int) -> Config:
+    return Config(image_dir="D", **settings)  # type: ignore[arg-type]
+
+
+def of_kind(problems: Iterable[Problem], kind: str) -> list[Problem]:
+    return [problem for problem in problems if problem.kind == kind]
+
+
+def rows(problems: Iterable[Problem]) -> list[int]:
+    return [int(problem.path.rpartition("/")[2].removesuffix(".jpg")) for problem in problems]
+
+
+def pairs(problems: Iterable[Problem]) -> set[frozenset[str]]:
+    return {frozenset((problem.path, problem.other)) for problem in problems}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer steps, for tests that are not about wrong labels."""
+    monkeypatch.setattr(health, "_STEPS", 20)
+
+
+def test_each_copy_is_of_its_kind_and_nothing_else_is_a_copy(quick: None) -> None:
+    x = apart(40, 3)
+    copies = {1: 0, 50: 10, 24: 20}  # a copy -> its original
+    for copy, original in copies.items():
+        x[copy] = x[original]
+    sets = {0: "training", 1: "training", 10: "training", 50: "testing", 20: "left out"}
+    dataset = made_up(
+        x,
+        of_labels(40, 3),
+        keys={copy: key(original) for copy, original in copies.items()},
+        sets=sets,
+    )
+    found = examine(config(), dataset)
+    by_kind = {kind: of_kind(found, kind) for kind in KINDS}
+    assert rows(by_kind["duplicate"]) == [1]
+    assert rows(by_kind["label conflict"]) == [50]
+    assert rows(by_kind["leak"]) == [24]
+    assert by_kind["near leak"] == []
+    assert by_kind["few images"] == []
+    (conflict,) = by_kind["label conflict"]
+    assert (conflict.label, conflict.set) == ("label 1", "testing")
+    assert (conflict.other, conflict.other_label) == ("D/label 0/10.jpg", "label 0")
+    (leak,) = by_kind["leak"]
+    assert {leak.set, leak.other_set} == {"testing", "left out"}
+
+
+def test_every_copy_but_the_first_is_listed(quick: None) -> None:
+    dataset = made_up(apart(30, 2), of_labels(30, 2), keys=dict.fromkeys(range(4), key("same")))
+    found = [p for p in examine(config(), dataset) if p.other == "D/label 0/0.jpg"]
+    assert sorted(rows(found)) == [1, 2, 3]
+    assert Counter(problem.kind for problem in found) == {"duplicate": 2, "leak": 1}
+
+
+def test_near_copies_in_two_sets_are_found_and_in_one_set_are_not(quick: None) -> None:
+    x, random = apart(60, 2), np.random.default_rng(1)
+    planted = {0: 3, 5: 9, 60: 64, 65: 66, 70: 73}  # row -> its near copy
+    for row, copy in planted.items():
+        x[copy] = x[row] + 0.05 * random.standard_normal(SIZE)
+    dataset = made_up(x, of_labels(60, 2))
+    across = {
+        frozenset(dataset.everything.images[i].path for i in pair)
+        for pair in planted.items()
+        if dataset.set_of[pair[0]] != dataset.set_of[pair[1]]
+    }
+    near = of_kind(examine(config(), dataset), "near leak")
+    assert 0 < len(across) < len(planted)
+    assert pairs(near) == across
+    assert len(near) == len(across)
+    assert all(problem.set != problem.other_set for problem in near)
+    assert all(0.99 < problem.score <= 1.0 for problem in near)
+
+
+@pytest.mark.parametrize(("per_label", "labels"), [(3, 2), (6, 2), (5, 10), (100, 3)])
+@pytest.mark.parametrize("distance", [0.0, 6.0, 12.0])
+def test_unrelated_images_are_no_near_leak(
+    quick: None, per_label: int, labels: int, distance: float
+) -> None:
+    for seed in range(3):
+        x = apart(per_label, labels, distance, seed)
+        dataset = made_up(x, of_labels(per_label, labels))
+        found = examine(config(data_health_folds=2), dataset)
+        assert of_kind(found, "near leak") == []
+
+
+@pytest.mark.parametrize("per_label", [4, 8])
+def test_near_copies_are_found_in_labels_with_few_images(quick: None, per_label: int) -> None:
+    x = apart(per_label, 5, distance=12.0)
+    x[2] = x[3] + 0.05 * np.random.default_rng(1).standard_normal(SIZE)
+    dataset = made_up(x, of_labels(per_label, 5))
+    near = of_kind(examine(config(data_health_folds=2), dataset), "near leak")
+    assert pairs(near) == {frozenset(("D/label 0/2.jpg", "D/label 0/3.jpg"))}
+
+
+def test_many_alike_images_are_no_near_leak(quick: None) -> None:
+    """Photos of one series: each has more than ten others that are as near."""
+    x, random = apart(60, 2), np.random.default_rng(1)
+    x[:30] = x[0] + 0.1 * random.standard_normal((30, SIZE))
+    dataset = made_up(x, of_labels(60, 2))
+    assert of_kind(examine(config(), dataset), "near leak") == []
+
+
+def test_the_search_in_fewer_numbers_finds_what_the_exact_one_does(quick: None) -> None:
+    random = np.random.default_rng(2)
+    x = random.standard_normal((400, 512)) + 3 * random.standard_normal((4, 512)).repeat(100, 0)
+    for row in range(0, 400, 4):  # from near to far
+        x[row + 3] = x[row] + (0.1 + row / 400) * random.standard_normal(512)
+    dataset = made_up(x, of_labels(100, 4))
+    found = pairs(of_kind(examine(config(), dataset), "near leak"))
+
+    z = x.astype(np.float32) - x.astype(np.float32).mean(axis=0)
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    distances = np.sqrt(np.maximum(2 - 2 * z @ z.T, 0))
+    np.fill_diagonal(distances, np.inf)
+    limits = health.NEAR * np.sort(distances, axis=1)[:, 9]
+    expected = {
+        frozenset((dataset.everything.images[i].path, dataset.everything.images[j].path))
+        for i, j in np.argwhere(distances <= limits[:, None])
+        if dataset.set_of[i] != "training" and dataset.set_of[i] != dataset.set_of[j]
+    }
+    assert len(expected) > 20
+    assert found == expected
+
+
+@pytest.mark.parametrize("columns", [20, 640, 1343, 1344, 1345, 5000])
+def test_the_largest_of_many_are_those_of_a_whole_sort(columns: int) -> None:
+    values = np.random.default_rng(columns).standard_normal((30, columns)).astype(np.float32)
+    found = np.sort(health._largest(values, 20), axis=1)
+    np.testing.assert_array_equal(found, np.sort(np.argsort(-values, axis=1)[:, :20], axis=1))
+
+
+def flipped(share: float) -> tuple[Dataset, set[int]]:
+    """600 images of 3 labels that overlap, a ``share`` of which got another label."""
+    random = np.random.default_rng(3)
+    x, y = apart(200, 3, distance=3.5), of_labels(200, 3)
+    wrong = random.choice(len(y), round(share * len(y)), replace=False)
+    y[wrong] = (y[wrong] + random.integers(1, 3, len(wrong))) % 3
+    return made_up(x, y), set(wrong.tolist())
+
+
+def test_wrong_labels_come_first() -> None:
+    dataset, wrong = flipped(0.05)
+    found = of_kind(examine(config(), dataset), "wrong label?")
+    first = set(rows(found)[: len(wrong)])
+    assert len(first & wrong) >= 0.8 * len(wrong)
+    assert len(wrong - set(rows(found))) <= 0.1 * len(wrong)
+    assert [problem.score for problem in found] == sorted(problem.score for problem in found)
+    assert all(problem.other_label != problem.label for problem in found)
+
+
+def test_the_label_that_was_changed_is_suggested() -> None:
+    dataset, wrong = flipped(0.05)
+    found = of_kind(examine(config(), dataset), "wrong label?")
+    right = [p for p in found if p.other_label == f"label {rows([p])[0] // 200}"]
+    assert len(right) >= 0.9 * len(wrong)
+
+
+def test_right_labels_are_hardly_doubted() -> None:
+    dataset, _ = flipped(0.0)
+    assert len(of_kind(examine(config(), dataset), "wrong label?")) <= 0.03 * 600
+
+
+@pytest.mark.parametrize("folds", [2, 5])
+def test_an_image_s_own_model_has_seen_neither_it_nor_a_copy(
+    monkeypatch: pytest.MonkeyPatch, folds: int
+) -> None:
+    keys = {row: key("same") for row in (3, 4, 5, 33)} | {10: key("twice"), 11: key("twice")}
+    x = np.arange(60.0)[:, None].repeat(4, 1)  # the vector is the row's number
+    dataset = made_up(x, of_labels(30, 2), keys=keys)
+    seen: list[np.ndarray] = []
+
+    class Model:
+        """Stands in for `Fit` and the `Head` that it gives."""
+
+        def __init__(self, vectors: InMemory, y: np.ndarray, *_: object, **__: object) -> None:
+            assert set(y) == {0, 1}
+            seen.append(vectors.take(np.arange(len(vectors)))[:, 0].astype(int))
+
+        def step(self) -> None:
+            pass
+
+        def head(self) -> "Model":
+            return self
+
+        def predict_all(self, vectors: InMemory) -> np.ndarray:
+            predicted = vectors.take(np.arange(len(vectors)))[:, 0].astype(int)
+            images = dataset.everything.images
+            known = {images[row].key for row in seen[-1]}
+            assert not known & {images[row].key for row in predicted}
+            asked.extend(predicted)
+            return np.full((len(vectors), 2), 0.5)
+
+    asked: list[int] = []
+    monkeypatch.setattr(health, "Fit", Model)
+    out_of_fold(config(data_health_folds=folds), dataset)
+    assert len(seen) == folds
+    assert sorted(asked) == list(range(60))
+
+
+def test_each_label_is_spread_over_all_folds() -> None:
+    y = np.concatenate([of_labels(7, 3), np.full(5, 3), np.full(100, 4)])
+    fold_of = health._folds(made_up(np.zeros((len(y), 2)), y), 5)
+    for label in range(5):
+        counts = np.bincount(fold_of[y == label], minlength=5)
+        assert counts.min() >= 1
+        assert counts.max() - counts.min() <= 1
+
+
+def test_outliers_are_the_far_ones_and_the_farthest_comes_first(quick: None) -> None:
+    x = apart(80, 2)
+    for row, distance in ((5, 3.0), (100, 6.0), (17, 4.5)):
+        x[row] += distance * np.random.default_rng(row).choice([-1.0, 1.0], SIZE)
+    found = of_kind(examine(config(), made_up(x, of_labels(80, 2))), "outlier")
+    assert rows(found)[:3] == [100, 17, 5]
+    assert len(found) <= 8
+    assert all(problem.score >= health.FAR for problem in found)
+
+
+def test_images_that_are_all_as_far_are_no_outliers(quick: None) -> None:
+    x = np.zeros((40, 4))
+    x[:20, 0] = x[20:, 1] = np.tile([-1.0, 1.0], 10)
+    assert of_kind(examine(config(), made_up(x, of_labels(20, 2))), "outlier") == []
+
+
+def test_labels_with_few_images(quick: None) -> None:
+    y = np.concatenate([np.full(FEW_IMAGES, 0), np.full(FEW_IMAGES - 1, 1), np.full(5, 2)])
+    x = np.random.default_rng(0).standard_normal((len(y), SIZE))
+    few = of_kind(examine(config(), made_up(x, y)), "few images")
+    assert [(p.label, p.score) for p in few] == [("label 1", FEW_IMAGES - 1), ("label 2", 5)]
+
+
+def test_problems_are_in_the_order_of_the_kinds() -> None:
+    dataset, _ = flipped(0.05)
+    kinds = [list(KINDS).index(problem.kind) for problem in examine(config(), dataset)]
+    assert kinds == sorted(kinds)
+
+
+def test_the_same_seed_gives_the_same_table() -> None:
+    tables = [table(examine(config(seed=4), flipped(0.05)[0])) for _ in range(2)]
+    assert tables[0] == tables[1]
+    assert tables[0].count("\n") > 20
+
+
+def test_the_table_is_csv() -> None:
+    names = ('a,"b"\n.jpg', "\udcff.jpg", "蒲公英.jpg", "=1+1.jpg")
+    problems = [Problem("leak", name, "daisy", "testing", 1.0, "o.jpg") for name in names]
+    text = table(problems)
+    read = list(csv.DictReader(io.StringIO(text)))
+    assert [row["path"] for row in read] == ['a,"b"\\n.jpg', "\\xff.jpg", "蒲公英.jpg", "=1+1.jpg"]
+    assert read[0] == {
+        "kind": "leak",
+        "path": 'a,"b"\\n.jpg',
+        "label": "daisy",
+        "set": "testing",
+        "score": "1.0000",
+        "other": "o.jpg",
+        "other_label": "",
+        "other_set": "",
+    }
+    text.encode()
+
+
+def test_the_table_of_no_problems_is_its_header() -> None:
+    assert table([]).splitlines() == ["kind,path,label,set,score,other,other_label,other_set"]
+
+
+def test_too_few_images_for_the_folds() -> None:
+    check_folds({"daisy": 5, "roses": 9}, 5)
+    with pytest.raises(ImageFolderError, match=r"'roses' has 4 images, fewer than the 5 parts"):
+        check_folds({"daisy": 5, "roses": 4}, 5)
+    with pytest.raises(ImageFolderError, match=r"'label 1' has 2 images.*--data_health_folds"):
+        examine(config(), made_up(apart(4, 2), [0, 0, 0, 0, 0, 0, 1, 1]))
