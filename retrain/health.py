@@ -32,7 +32,7 @@ UNLIKELY = 0.2
 _PROJECTED = 256  # numbers that neighbours are searched in
 _MARGIN = 0.15  # more than a distance in them is off: by 1 / sqrt(2 * 256), that is 4.4 %
 _STEPS, _BATCH = 1000, 100
-_BLOCK, _GROUP = 512, 64
+_BLOCK_CELLS, _GROUP = 2**25, 64
 _MAX_SAMPLE = 2**15
 
 
@@ -153,8 +153,9 @@ def _near_copies(dataset: Dataset, mean: np.ndarray) -> Iterator[Problem]:
     held_out = np.flatnonzero((sets == "testing") | (sets == "validation"))
     count = min(2 * _NEIGHBOURS, len(images) - 1)
     seen = set()
-    for start in range(0, len(held_out), _BLOCK):
-        rows = held_out[start : start + _BLOCK]
+    block = max(1, _BLOCK_CELLS // len(images))
+    for start in range(0, len(held_out), block):
+        rows = held_out[start : start + block]
         cosines = projected[rows] @ projected.T
         cosines[np.arange(len(rows)), rows] = -2.0
         nearest = _largest(cosines, count)
