@@ -85,7 +85,7 @@ def figures(probabilities: np.ndarray, y: np.ndarray, seed: int = 0) -> Figures:
     own = probabilities[np.arange(n), y]
     in_top_5 = (probabilities > own[:, None]).sum(axis=1) < 5
     losses, confidence = _losses(probabilities, y), probabilities.max(axis=1)
-    bins = np.minimum((confidence * _CALIBRATION_BINS).astype(np.int64), _CALIBRATION_BINS - 1)
+    bins = _bins(confidence)
 
     def calibration_error(rows: np.ndarray) -> float:
         excess = np.bincount(bins[rows], confidence[rows] - right[rows])
@@ -144,7 +144,7 @@ def most_confused(matrix: np.ndarray, labels: Sequence[str], count: int = 5) -> 
 def reliability(probabilities: np.ndarray, y: np.ndarray) -> list[tuple[float, float, int]]:
     """(mean confidence, accuracy, images) of each bin of confidence that has images."""
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
-    bins = np.minimum((confidence * _CALIBRATION_BINS).astype(np.int64), _CALIBRATION_BINS - 1)
+    bins = _bins(confidence)
     return [
         (
             float(confidence[bins == i].mean()),
@@ -153,6 +153,11 @@ def reliability(probabilities: np.ndarray, y: np.ndarray) -> list[tuple[float, f
         )
         for i in np.unique(bins)
     ]
+
+
+def _bins(confidence: np.ndarray) -> np.ndarray:
+    """(n,) the bin of each confidence in [0, 1]; all are equally wide."""
+    return np.minimum((confidence * _CALIBRATION_BINS).astype(np.int64), _CALIBRATION_BINS - 1)
 
 
 def _losses(probabilities: np.ndarray, y: np.ndarray) -> np.ndarray:
