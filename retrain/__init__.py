@@ -12,6 +12,7 @@ graph_spec   the exported graph's tensor names; all that label_image needs
 config       the settings of both stages
 split        relpath -> training, validation or testing
 dataset      cache + split -> X, y of each set
+optimizers   how gradients move parameters: averaged Adam, gradient descent
 head         the softmax layer: a step, predict
 evaluate     predictions -> figures
 fitting      the steps of a fit: the best one, early stopping, tuning

@@ -66,7 +66,6 @@ def fit_head(
     Kept is the step with the lowest cross-entropy on the validation set, of those evaluated; with
     the recipe "classic", or without a validation set, the last.
     """
-    l2 = usual_l2(len(dataset.labels)) if l2 is None else l2
     random = np.random.default_rng((config.seed, 1))
     # The products are small: with more threads one waits for the other, and on a busy machine
     # that took 30 times as long.
@@ -88,7 +87,7 @@ def fit_head(
         validation = dataset.validation.sample(MAX_VALIDATION, random)
         z = fit.standardisation.apply(validation.x)
         evaluations: list[Evaluation] = []
-        best = Fitted(fit.head(), 0, 0, l2, math.inf, ())
+        best = Fitted(fit.head(), 0, 0, fit.l2, math.inf, ())
         for step in range(1, config.how_many_training_steps + 1):
             fit.step()
             if step % config.eval_step_interval and step < config.how_many_training_steps:
@@ -102,7 +101,7 @@ def fit_head(
             evaluations.append(Evaluation(step, score(*fit.predict_batch()), shown))
             on_evaluation(evaluations[-1], fit.weights)
             if loss < best.cross_entropy or not len(validation) or config.recipe == "classic":
-                best = Fitted(fit.head(), step, step, l2, loss, ())
+                best = Fitted(fit.head(), step, step, fit.l2, loss, ())
             elif config.patience and step - best.step >= config.patience:
                 break
     return dataclasses.replace(best, steps=step, evaluations=tuple(evaluations))
@@ -110,7 +109,7 @@ def fit_head(
 
 def tune(config: Config, dataset: Dataset) -> list[Trial]:
     """Train with each strength of `TUNED`."""
-    usual = usual_l2(len(dataset.labels))
+    usual = usual_l2(len(dataset.labels), len(dataset.training))
     return [Trial(x * usual, fit_head(config, dataset, x * usual).cross_entropy) for x in TUNED]
 
 

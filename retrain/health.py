@@ -33,7 +33,6 @@ _PROJECTED = 256  # numbers that neighbours are searched in
 _MARGIN = 0.15  # more than a distance in them is off: by 1 / sqrt(2 * 256), that is 4.4 %
 _STEPS, _BATCH = 1000, 100
 _BLOCK_CELLS, _GROUP = 2**25, 64
-_MAX_SAMPLE = 2**15
 
 
 @dataclass(frozen=True)
@@ -91,9 +90,7 @@ def examine(config: Config, dataset: Dataset) -> list[Problem]:
     """
     check_folds(different_images(dataset), config.data_health_folds)
     counts = np.bincount(dataset.everything.y, minlength=len(dataset.labels))
-    standardisation = Standardisation.of(
-        dataset.everything.vectors.take(_sample(len(dataset.everything)))
-    )
+    standardisation = Standardisation.of_sample(dataset.everything.vectors, config.seed)
     found = [
         *_copies(dataset),
         *_near_copies(dataset, standardisation.mean),
@@ -316,7 +313,3 @@ def _few(dataset: Dataset, counts: np.ndarray) -> Iterator[Problem]:
     for label, count in zip(dataset.labels, counts.tolist(), strict=True):
         if count < FEW_IMAGES:
             yield Problem("few images", "", label, "", count)
-
-
-def _sample(n: int) -> np.ndarray:
-    return np.unique(np.linspace(0, n - 1, min(n, _MAX_SAMPLE)).astype(np.int64))

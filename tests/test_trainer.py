@@ -199,11 +199,12 @@ def test_folds_are_counted_before_training_too(
 def test_the_strength_that_tuning_finds_is_trained_with(again: Again) -> None:
     run = again(tune=True, seed=8)
     trials, fitted = run.result.trials, run.result.fitted
-    assert tuple(trial.l2 for trial in trials) == tuple(x * usual_l2(3) for x in TUNED)
+    usual = usual_l2(3, run.result.images["training"])
+    assert tuple(trial.l2 for trial in trials) == tuple(x * usual for x in TUNED)
     best = min(trials, key=lambda trial: trial.cross_entropy)
     assert (fitted.l2, fitted.cross_entropy) == (best.l2, best.cross_entropy)
     untuned = again(seed=8).result
-    assert (untuned.trials, untuned.fitted.l2) == ((), usual_l2(3))
+    assert (untuned.trials, untuned.fitted.l2) == ((), usual)
 
 
 def test_calibration_divides_the_exported_logits(again: Again) -> None:
