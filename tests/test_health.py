@@ -44,12 +44,14 @@ def made_up(
     return Dataset(labels, Subset(images, InMemory(x.astype(np.float32)), numbers), set_of)
 
 
-def apart(per_label: int, labels: int, distance: float = 6.0, seed: int = 0) -> np.ndarray:
+def apart(
+    per_label: int, labels: int, distance: float = 6.0, seed: int = 0, size: int = SIZE
+) -> np.ndarray:
     """Gaussians whose centres are ``distance`` from the origin, one label after the other."""
     random = np.random.default_rng(seed)
-    centres = random.standard_normal((labels, SIZE))
+    centres = random.standard_normal((labels, size))
     centres *= distance / np.linalg.norm(centres, axis=1, keepdims=True)
-    return np.repeat(centres, per_label, 0) + random.standard_normal((labels * per_label, SIZE))
+    return np.repeat(centres, per_label, 0) + random.standard_normal((labels * per_label, size))
 
 
 def of_labels(per_label: int, labels: int) -> np.ndarray:
@@ -189,9 +191,12 @@ def test_the_largest_of_many_are_those_of_a_whole_sort(columns: int) -> None:
 
 
 def flipped(share: float) -> tuple[Dataset, set[int]]:
-    """600 images of 3 labels that overlap, a ``share`` of which got another label."""
+    """600 images of 3 labels, a ``share`` of which got another label.
+
+    Of as many numbers as real ones: with fewer, the usual penalty makes a model less sure.
+    """
     random = np.random.default_rng(3)
-    x, y = apart(200, 3, distance=3.5), of_labels(200, 3)
+    x, y = apart(200, 3, distance=9.0, size=2048), of_labels(200, 3)
     wrong = random.choice(len(y), round(share * len(y)), replace=False)
     y[wrong] = (y[wrong] + random.integers(1, 3, len(wrong))) % 3
     return made_up(x, y), set(wrong.tolist())

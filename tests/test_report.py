@@ -68,13 +68,13 @@ def page(run: Trained) -> str:
     return Path(str(run.config.report_dir), REPORT_FILE).read_text("utf-8")
 
 
-def with_swapped_labels(root: Path, per_label: int = 30) -> Path:
-    """The colour data set with every third photo under the next label."""
+def with_swapped_labels(root: Path, per_label: int = 60) -> Path:
+    """The colour data set with every eighth photo under the next label."""
     colours = list(COLOURS.values())
     for number, label in enumerate(COLOURS):
         (root / label).mkdir(parents=True)
         for i in range(per_label):
-            colour = colours[(number + (i % 3 == 0)) % len(colours)]
+            colour = colours[(number + (i % 8 == 0)) % len(colours)]
             photo(colour, 1000 * number + i).save(root / label / f"{label}_{i:03}.jpg")
     return root
 

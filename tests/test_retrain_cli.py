@@ -266,7 +266,7 @@ def test_what_was_kept_tuned_and_calibrated_is_shown(call: Call, confusing: Path
     assert result.returncode == 0, result.stderr
     out = result.stdout
     trials = re.findall(r"^ +([\d.]+) +(\d+\.\d{4})(   the best)?$", out, re.MULTILINE)
-    expected = [float(f"{x * usual_l2(3):.3g}") for x in TUNED]
+    expected = [float(f"{x * usual_l2(3, 14):.3g}") for x in TUNED]
     assert [float(l2) for l2, *_ in trials] == expected
     (best,) = [loss for _, loss, mark in trials if mark]
     assert best == min(loss for _, loss, _ in trials)
