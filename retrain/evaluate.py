@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CONFIDENCE = 0.95
 _CALIBRATION_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks", section 5
 _RESAMPLES = 1000
-_TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+_TAILS, _Z = (0.025, 0.975), 1.959964  # of 95 %: quantiles, and that of the normal distribution
 _SMALLEST = np.finfo(np.float32).tiny  # so that log never sees 0
 
 
@@ -74,10 +73,11 @@ def score(probabilities: np.ndarray, y: np.ndarray) -> Score:
 def figures(probabilities: np.ndarray, y: np.ndarray, seed: int = 0) -> Figures:
     """``probabilities`` (n, C) against labels ``y`` (n,); n > 0.
 
-    Intervals of shares are Wilson's (1927). That of the mean over labels is simulated from
-    Jeffreys' for each label, Beta(right + 1/2, wrong + 1/2). The others are bootstraps over the
-    images (Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13): percentiles
-    for the cross-entropy; reversed ones for the calibration error, to which resampling adds.
+    Intervals of shares are Wilson's (1927); that of the mean over labels with the effective number
+    of images, (sum of weights)^2 / sum of their squares (Kish 1965, "Survey Sampling"), where an
+    image weighs 1 / images of its label. The others are bootstraps over the images (Efron &
+    Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13): percentiles for the
+    cross-entropy; reversed ones for the calibration error, to which resampling adds.
     All are seeded by ``seed``.
     """
     n = len(y)
@@ -97,7 +97,7 @@ def figures(probabilities: np.ndarray, y: np.ndarray, seed: int = 0) -> Figures:
     return Figures(
         accuracy=_share(right),
         top_5_accuracy=_share(in_top_5),
-        mean_label_accuracy=_mean_label_accuracy(right, y, seed),
+        mean_label_accuracy=_mean_label_accuracy(right, y),
         cross_entropy=bootstrap(lambda rows: float(losses[rows].mean())),
         calibration_error=Figure(
             calibration.value,
@@ -167,22 +167,23 @@ def _losses(probabilities: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _share(right: np.ndarray) -> Figure:
-    from scipy.stats import binomtest
-
-    test = binomtest(int(right.sum()), len(right))
-    interval = test.proportion_ci(CONFIDENCE, method="wilson")
-    return Figure(float(right.mean()), float(interval.low), float(interval.high), len(right))
+    return _wilson(float(right.mean()), len(right), len(right))
 
 
-def _mean_label_accuracy(right: np.ndarray, y: np.ndarray, seed: int) -> Figure:
+def _mean_label_accuracy(right: np.ndarray, y: np.ndarray) -> Figure:
     images, rights = np.bincount(y), np.bincount(y, right)
     rights, images = rights[images > 0], images[images > 0]
-    value = float((rights / images).mean())
-    random = np.random.default_rng((seed, 6))
-    shape = (_RESAMPLES, len(images))
-    found = random.beta(rights + 0.5, images - rights + 0.5, shape).mean(axis=1)
-    low, high = np.quantile(found, _TAILS)
-    return Figure(value, min(float(low), value), max(float(high), value), len(y))
+    effective = len(images) ** 2 / (1 / images).sum()
+    return _wilson(float((rights / images).mean()), effective, len(y))
+
+
+def _wilson(share: float, effective: float, n: int) -> Figure:
+    """A share of ``n`` images that tell as much as ``effective`` drawn evenly."""
+    z2 = _Z**2 / effective
+    centre = (share + z2 / 2) / (1 + z2)
+    half = np.sqrt(z2 * share * (1 - share) + z2**2 / 4) / (1 + z2)
+    low, high = max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    return Figure(share, min(low, share), max(high, share), n)
 
 
 class _Bootstrap:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
 from sklearn.metrics import confusion_matrix as sklearn_matrix
 
@@ -175,10 +176,39 @@ def test_intervals_hold_the_truth_in_95_percent_of_all_tests(
         assert 0.9 * 300 <= times <= 0.985 * 300, (name, times)  # by three deviations
 
 
+@pytest.mark.parametrize(("labels", "per_label"), [(2, 3), (10, 4), (100, 1), (100, 4), (101, 20)])
+@pytest.mark.parametrize("recall", [0.3, 0.9])
+def test_the_interval_of_the_mean_label_accuracy_holds_it_with_many_labels(
+    labels: int, per_label: int, recall: float
+) -> None:
+    random = np.random.default_rng(0)
+    y, held = np.repeat(np.arange(labels), per_label), 0
+    for _ in range(500):
+        found = evaluate._mean_label_accuracy(random.random(len(y)) < recall, y)
+        held += found.low <= recall <= found.high
+    assert held >= 0.91 * 500
+
+
+def test_the_interval_of_the_mean_label_accuracy_knows_that_few_images_tell_little() -> None:
+    """300 images of one label and 3 of another tell as much as 12 spread evenly."""
+    y = np.repeat([0, 1], [300, 3])
+    found = evaluate._mean_label_accuracy(np.arange(303) % 3 > 0, y)
+    even = evaluate._mean_label_accuracy(np.arange(12) % 3 > 0, np.arange(12) % 2)
+    assert found.value == even.value == pytest.approx(2 / 3)
+    assert found.high - found.low == pytest.approx(even.high - even.low, rel=0.01)
+    assert (found.n, even.n) == (303, 12)
+
+
+def test_wilson_s_interval() -> None:
+    expected = binomtest(81, 100).proportion_ci(method="wilson")
+    found = evaluate._share(np.arange(100) < 81)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
 def test_intervals_are_seeded() -> None:
     found = [figures(*predictions(), seed=seed) for seed in (3, 3, 4)]
     assert found[0] == found[1]
-    for name in ("mean_label_accuracy", "cross_entropy", "calibration_error"):
+    for name in ("cross_entropy", "calibration_error"):
         one, other = getattr(found[0], name), getattr(found[2], name)
         assert one.value == other.value
         assert (one.low, one.high) != (other.low, other.high)
