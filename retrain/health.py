@@ -21,8 +21,9 @@ from retrain.head import Fit, Standardisation
 
 # Two photos are taken for versions of one if their distance is at most this share of the distance
 # to the tenth nearest photo. Of 50 flower photos that were mirrored, cropped by 5 %, or made
-# brighter it finds 94 %; of 600 different ones, 6, which show the same flower.
-NEAR, _NEIGHBOURS = 0.55, 10
+# brighter it finds 94 %; of 600 different ones, 6, which show the same flower. Where few photos are
+# around, that alone says little; but of those 150 versions 98 % have at least this cosine too.
+NEAR, _NEIGHBOURS, NEAR_COSINE = 0.55, 10, 0.82
 # Modified z-score from which a photo is an outlier: Iglewicz & Hoaglin 1993, "How to Detect and
 # Handle Outliers", section 3.3.
 FAR = 3.5
@@ -140,9 +141,10 @@ def _copies(dataset: Dataset) -> Iterator[Problem]:
 def _near_copies(dataset: Dataset, mean: np.ndarray) -> Iterator[Problem]:
     """Pairs of different files in two sets that are much nearer than photos around them are.
 
-    Near is by the cosine of the centred vectors. The search goes through random projections, which
-    nearly keep it (Johnson & Lindenstrauss 1984); what it finds is measured on the whole vectors.
-    Around a photo whose label has few, they are those of its label.
+    Near is by the cosine of the centred vectors, and at least `NEAR_COSINE`. The search goes
+    through random projections, which nearly keep it (Johnson & Lindenstrauss 1984); what it finds
+    is measured on the whole vectors. Around a photo whose label has few, they are those of its
+    label.
     """
     images, y, sets = dataset.everything.images, dataset.everything.y, dataset.set_of
     images_of = np.bincount(y)
@@ -167,7 +169,7 @@ def _near_copies(dataset: Dataset, mean: np.ndarray) -> Iterator[Problem]:
             own = apart[y[others] == y[row]]
             if images_of[y[row]] <= _NEIGHBOURS and len(own) > 1:
                 far = np.minimum(far, own.max())  # the tenth nearest is of another label
-            for i in np.flatnonzero(apart <= NEAR * far):
+            for i in np.flatnonzero((apart <= NEAR * far) & (exact >= NEAR_COSINE)):
                 other = int(others[i])
                 pair = frozenset((int(row), other))
                 if sets[row] != sets[other] and pair not in seen:

@@ -153,6 +153,19 @@ def test_near_copies_are_found_in_labels_with_few_images(quick: None, per_label:
     assert pairs(near) == {frozenset(("D/label 0/2.jpg", "D/label 0/3.jpg"))}
 
 
+def test_in_a_tiny_folder_what_is_only_nearer_than_the_rest_is_no_near_leak(quick: None) -> None:
+    """Of 8 photos of two labels, two share something: at a cosine of 0.8 that is all."""
+    x, random = apart(4, 2, distance=0.0), np.random.default_rng(1)
+    x[3] = x[2] + 0.7 * random.standard_normal(SIZE)
+    leaks = []
+    for part in (1.0, 0.3):
+        x[3] = x[2] + part * (x[3] - x[2])
+        dataset = made_up(x, of_labels(4, 2))
+        found = of_kind(examine(config(data_health_folds=2), dataset), "near leak")
+        leaks.append(pairs(found))
+    assert leaks == [set(), {frozenset(("D/label 0/2.jpg", "D/label 0/3.jpg"))}]
+
+
 def test_many_alike_images_are_no_near_leak(quick: None) -> None:
     """Photos of one series: each has more than ten others that are as near."""
     x, random = apart(60, 2), np.random.default_rng(1)
