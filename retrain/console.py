@@ -49,15 +49,17 @@ class Console(Listener):
             print(f"{trial.l2:>7.3g}   {trial.cross_entropy:>24.4f}{mark}")
 
     def evaluated(self, evaluation: Evaluation) -> None:
+        whole, batch = evaluation.validation, evaluation.validation_batch
         if not self._has_heading:
+            name = "validation" if whole == batch else "validation batch"
             print(
-                "\n            training batch             validation\n"
+                f"\n            training batch   {name:>20}\n"
                 "  step   accuracy  cross-entropy   accuracy  cross-entropy"
             )
             self._has_heading = True
         columns = f"{evaluation.step:>6}   {_columns(evaluation.train)}"
-        if evaluation.validation is not None:
-            columns += f"   {_columns(evaluation.validation)}"
+        if batch is not None:
+            columns += f"   {_columns(batch)}"
         print(columns, flush=True)
 
 

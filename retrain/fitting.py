@@ -22,11 +22,16 @@ _TEMPERATURES = (0.05, 20.0)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation while training: on the last batch, and on validation images."""
+    """One evaluation while training, after ``step`` steps.
 
-    step: int  # steps taken so far
+    ``train`` is of the last batch, ``validation`` of the whole validation set (of `MAX_VALIDATION`
+    of it), ``validation_batch`` of the images of it that the terminal shows; None without one.
+    """
+
+    step: int
     train: Score
-    validation: Score | None  # None without a validation set
+    validation: Score | None
+    validation_batch: Score | None = None
 
 
 @dataclass(frozen=True)
@@ -92,14 +97,16 @@ def fit_head(
             fit.step()
             if step % config.eval_step_interval and step < config.how_many_training_steps:
                 continue
-            shown, loss = None, math.inf
+            train, loss = score(*fit.predict_batch()), math.inf
+            evaluation = Evaluation(step, train, None)
             if len(validation):
                 probabilities = fit.predict_standardised(z)
-                loss = score(probabilities, validation.y).cross_entropy
+                whole = score(probabilities, validation.y)
                 rows = _sample(len(validation), config.validation_batch_size, random)
-                shown = score(probabilities[rows], validation.y[rows])
-            evaluations.append(Evaluation(step, score(*fit.predict_batch()), shown))
-            on_evaluation(evaluations[-1], fit.weights)
+                batch = score(probabilities[rows], validation.y[rows])
+                evaluation, loss = Evaluation(step, train, whole, batch), whole.cross_entropy
+            evaluations.append(evaluation)
+            on_evaluation(evaluation, fit.weights)
             if loss < best.cross_entropy or not len(validation) or config.recipe == "classic":
                 best = Fitted(fit.head(), step, step, fit.l2, loss, ())
             elif config.patience and step - best.step >= config.patience:

@@ -103,9 +103,13 @@ def test_the_kept_step_is_the_evaluated_one_with_the_lowest_validation_cross_ent
     assert 7 < best < 196  # it does overfit
     assert (fitted.step, fitted.steps, fitted.l2) == (best, 200, 0.0)
     assert saved(fitted.head) == saved(heads[best])
-    # Over all validation images, not over the ten that are shown.
+    # Over all validation images, not over the ten that the terminal shows.
     assert fitted.cross_entropy == pytest.approx(losses[best], rel=1e-5)
-    assert {evaluation.validation.n for evaluation in fitted.evaluations} == {10}
+    for evaluation, loss in zip(fitted.evaluations, losses.values(), strict=True):
+        assert evaluation.validation is not None and evaluation.validation_batch is not None
+        assert evaluation.validation.n == len(dataset.validation)
+        assert evaluation.validation.cross_entropy == pytest.approx(loss, rel=1e-5)
+        assert evaluation.validation_batch.n == 10
 
 
 def test_what_is_shown_does_not_decide_what_is_kept() -> None:
@@ -114,8 +118,12 @@ def test_what_is_shown_does_not_decide_what_is_kept() -> None:
     ]
     assert len({fitted.step for fitted in fits}) == 1
     assert len({saved(fitted.head) for fitted in fits}) == 1
-    shown = [e.validation.cross_entropy for e in fits[2].evaluations if e.validation]
-    assert min(shown) == fits[2].cross_entropy == fits[0].cross_entropy
+    for fitted in fits:
+        losses = [e.validation.cross_entropy for e in fitted.evaluations if e.validation]
+        assert min(losses) == fitted.cross_entropy == fits[0].cross_entropy
+    assert [e.validation_batch for e in fits[2].evaluations] == [
+        e.validation for e in fits[2].evaluations
+    ]
 
 
 def without_validation(dataset: Dataset) -> Dataset:

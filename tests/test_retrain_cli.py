@@ -254,6 +254,24 @@ def test_the_most_confused_labels_are_named(call: Call, confusing: Path) -> None
     assert sum(int(count) for *_, count in found) == round((1 - percent / 100) * n)
 
 
+def test_the_terminal_shows_the_validation_batch_and_says_so(call: Call, confusing: Path) -> None:
+    """Two images are right by 0, 50 or 100 %; the kept step is that of the whole set."""
+    flags = train_flags(confusing, validation_percentage=40, eval_step_interval=1)
+    found = {}
+    for size in (2, 100):
+        result = call(
+            retrain.cli.main, *flags, "--validation_batch_size", str(size), extractor=StandIn()
+        )
+        assert result.returncode == 0, result.stderr
+        (found[size],) = re.findall(r"^ +training batch +(.+)$", result.stdout, re.MULTILINE)
+        shares = re.findall(
+            r"^ *\d+ +[\d.]+% +[\d.]+ +([\d.]+)% +[\d.]+$", result.stdout, re.MULTILINE
+        )
+        assert len(shares) > 3
+        assert (set(shares) <= {"0.0", "50.0", "100.0"}) == (size == 2)
+    assert found == {2: "validation batch", 100: "validation"}
+
+
 def test_nothing_is_confused_when_all_are_right(call: Call, dataset: Path) -> None:
     result = call(retrain.cli.main, *train_flags(dataset), extractor=StandIn())
     assert final_accuracy(result.stdout)[0] == 100

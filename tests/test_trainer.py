@@ -129,20 +129,17 @@ def test_evaluations_are_at_each_interval_and_at_the_end(again: Again) -> None:
 
 
 def test_validation_is_of_the_head_as_it_is(again: Again) -> None:
-    run = again(validation_batch_size=-1)
+    run = again()
     last, validation = run.evaluations[-1], run.dataset.validation
-    assert last.validation is not None
-    assert last.validation.n == len(validation)
     expected = score(run.result.head.predict(validation.x), validation.y)
-    assert last.validation == expected
+    assert expected.n == len(validation) > 0
+    assert last.validation == last.validation_batch == expected
 
 
 def test_batch_sizes_are_what_is_measured_on(again: Again) -> None:
     run = again(train_batch_size=7, validation_batch_size=3, test_batch_size=4)
     assert {evaluation.train.n for evaluation in run.evaluations} == {7}
-    assert {evaluation.validation.n for evaluation in run.evaluations if evaluation.validation} == {
-        3
-    }
+    assert {e.validation_batch.n for e in run.evaluations if e.validation_batch} == {3}
     assert run.result.test is not None
     assert run.result.test.n == 4
 
