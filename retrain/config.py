@@ -74,8 +74,11 @@ class Config(bottlenecks.config.Config):
     data_health: bool = flag(
         False, "look for copies, wrong labels and outliers (also done for --report_dir)"
     )
-    data_health_folds: int = flag(
-        5, "parts that the images are dealt into to find wrong labels", metavar="N"
+    data_health_folds: int | None = flag(
+        None,
+        "parts that the images are dealt into to find wrong labels (default: 5, or as many as "
+        "the smallest label has images)",
+        metavar="N",
     )
     print_misclassified_test_images: bool = flag(False, "list the test images it got wrong")
     final_tensor_name: str = flag(
@@ -112,9 +115,8 @@ class Config(bottlenecks.config.Config):
         rate = self.learning_rate
         require(rate is None or 0 < rate < float("inf"), "learning_rate", "above 0", rate)
         require(self.patience >= 0, "patience", "at least 0", self.patience)
-        require(
-            self.data_health_folds >= 2, "data_health_folds", "at least 2", self.data_health_folds
-        )
+        folds = self.data_health_folds
+        require(folds is None or folds >= 2, "data_health_folds", "at least 2", folds)
         require(0 <= self.seed < 2**32, "seed", "from 0 to 4294967295", self.seed)
         self._check_percentages()
         self._check_recipe()
@@ -170,6 +172,14 @@ class Config(bottlenecks.config.Config):
                         f"--{name} {shown(path)} is in the way of --{other} {shown(place)}; "
                         "choose another place for one of them"
                     )
+
+        if self.report_dir is not None:
+            report, images = (Path(os.path.realpath(x)) for x in (self.report_dir, self.image_dir))
+            if images in report.parents:
+                raise UsageError(
+                    f"--report_dir {shown(self.report_dir)} is inside --image_dir, where the next "
+                    "run would take its plots for photos; choose another place"
+                )
 
     def _check_percentages(self) -> None:
         for name in ("testing_percentage", "validation_percentage"):

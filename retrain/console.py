@@ -97,7 +97,9 @@ def _kept(config: Config, result: TrainingResult) -> list[str]:
     fitted = result.fitted
     lines = []
     if fitted.steps < config.how_many_training_steps:
-        lines.append(f"Stopped: {config.patience} steps have not lowered the validation loss.")
+        lines.append(
+            f"Stopped: {fitted.steps - fitted.step} steps have not lowered the validation loss."
+        )
     if fitted.step < fitted.steps:
         lines.append(
             f"Kept step {fitted.step}, which had the lowest cross-entropy on the validation set, "
@@ -140,8 +142,8 @@ def _problems(problems: Sequence[Problem], path: str) -> list[str]:
 
 
 def _label_table(scores: tuple[LabelScore, ...]) -> list[str]:
-    """The labels with the lowest F1 first, as these are what to look at."""
-    ordered = sorted(scores, key=lambda s: (s.f1, s.label))[:SHOWN_LABELS]
+    """The tested labels with the lowest F1 first, as these are what to look at."""
+    ordered = sorted(scores, key=lambda s: (s.support == 0, s.f1, s.label))[:SHOWN_LABELS]
     width = max(len(s.label) for s in ordered)
     lines = [f"{'test':<{width}}  precision  recall      F1  images"]
     lines += [

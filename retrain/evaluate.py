@@ -73,17 +73,19 @@ def score(probabilities: np.ndarray, y: np.ndarray) -> Score:
 def figures(probabilities: np.ndarray, y: np.ndarray, seed: int = 0) -> Figures:
     """``probabilities`` (n, C) against labels ``y`` (n,); n > 0.
 
-    Intervals of shares are Wilson's (1927); that of the mean over labels with the effective number
-    of images, (sum of weights)^2 / sum of their squares (Kish 1965, "Survey Sampling"), where an
-    image weighs 1 / images of its label. The others are bootstraps over the images (Efron &
-    Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13): percentiles for the
-    cross-entropy; reversed ones for the calibration error, to which resampling adds.
+    Intervals of shares are Wilson's (1927). That of the mean over labels is the wider of two, one
+    for labels of one accuracy and one for labels that differ: Wilson's with the effective number of
+    images, (sum of weights)^2 / sum of their squares (Kish 1965, "Survey Sampling"), where an image
+    weighs 1 / images of its label; and MOVER of the labels' own (Zou & Donner 2008). The others are
+    bootstraps over the images (Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter
+    13): percentiles for the cross-entropy; reversed ones for the calibration error, to which
+    resampling adds, from 0 where scores that are right as often as they say err as much by chance.
     All are seeded by ``seed``.
     """
     n = len(y)
     right = probabilities.argmax(axis=1) == y
     own = probabilities[np.arange(n), y]
-    in_top_5 = (probabilities > own[:, None]).sum(axis=1) < 5
+    in_top_5 = (probabilities >= own[:, None]).sum(axis=1) <= 5  # its own among them
     losses, confidence = _losses(probabilities, y), probabilities.max(axis=1)
     bins = _bins(confidence)
 
@@ -94,18 +96,26 @@ def figures(probabilities: np.ndarray, y: np.ndarray, seed: int = 0) -> Figures:
     bootstrap = _Bootstrap(n, seed)
     calibration = bootstrap(calibration_error)
     twice = 2 * calibration.value
+    low, high = max(0.0, twice - calibration.high), max(0.0, twice - calibration.low)
+    if calibration.value <= _calibrated_error(confidence, bins, seed):
+        low = 0.0
     return Figures(
         accuracy=_share(right),
         top_5_accuracy=_share(in_top_5),
         mean_label_accuracy=_mean_label_accuracy(right, y),
         cross_entropy=bootstrap(lambda rows: float(losses[rows].mean())),
-        calibration_error=Figure(
-            calibration.value,
-            max(0.0, twice - calibration.high),
-            max(0.0, twice - calibration.low),
-            n,
-        ),
+        calibration_error=_around(calibration.value, low, high, n),
     )
+
+
+def _calibrated_error(confidence: np.ndarray, bins: np.ndarray, seed: int) -> float:
+    """The calibration error that scores which are right as often as they say stay below, 97.5 %."""
+    random = np.random.default_rng((seed, 6))
+    errors = []
+    for _ in range(100):
+        right = random.random(len(confidence)) < confidence
+        errors.append(np.abs(np.bincount(bins, confidence - right)).sum() / len(confidence))
+    return float(np.quantile(errors, _TAILS[1]))
 
 
 def score_labels(
@@ -167,23 +177,32 @@ def _losses(probabilities: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _share(right: np.ndarray) -> Figure:
-    return _wilson(float(right.mean()), len(right), len(right))
+    share = float(right.mean())
+    return _around(share, *_wilson(share, len(right)), len(right))
 
 
 def _mean_label_accuracy(right: np.ndarray, y: np.ndarray) -> Figure:
     images, rights = np.bincount(y), np.bincount(y, right)
     rights, images = rights[images > 0], images[images > 0]
-    effective = len(images) ** 2 / (1 / images).sum()
-    return _wilson(float((rights / images).mean()), effective, len(y))
+    shares = rights / images
+    value = float(shares.mean())
+    even = _wilson(value, len(images) ** 2 / (1 / images).sum())
+    each = np.array([_wilson(*one) for one in zip(shares, images, strict=True)])
+    below, above = np.sqrt(((each - shares[:, None]) ** 2).sum(axis=0)) / len(images)
+    return _around(value, min(even[0], value - below), max(even[1], value + above), len(y))
 
 
-def _wilson(share: float, effective: float, n: int) -> Figure:
-    """A share of ``n`` images that tell as much as ``effective`` drawn evenly."""
-    z2 = _Z**2 / effective
+def _wilson(share: float, n: float) -> tuple[float, float]:
+    """The interval of a share of ``n`` images."""
+    z2 = _Z**2 / n
     centre = (share + z2 / 2) / (1 + z2)
     half = np.sqrt(z2 * share * (1 - share) + z2**2 / 4) / (1 + z2)
-    low, high = max(0.0, float(centre - half)), min(1.0, float(centre + half))
-    return Figure(share, min(low, share), max(high, share), n)
+    return float(centre - half), float(centre + half)
+
+
+def _around(value: float, low: float, high: float, n: int) -> Figure:
+    """A share with an interval that rounding keeps off neither it nor [0, 1]."""
+    return Figure(value, max(0.0, min(low, value)), min(1.0, max(high, value)), n)
 
 
 class _Bootstrap:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from bottlenecks.errors import UsageError
 from bottlenecks.vectors import blocks
 from retrain.config import LEARNING_RATES, Config
 from retrain.dataset import Dataset, Subset
@@ -18,6 +19,10 @@ from retrain.head import Fit, Head, softmax, usual_l2
 MAX_VALIDATION = 4096  # images that the loss of a step is taken over
 TUNED = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # times the usual strength of the L2 penalty
 _TEMPERATURES = (0.05, 20.0)
+# Deviation of the logarithm of the temperature before any image is seen. Without it the few images
+# of a small validation set, if all are right, ask for certainty: of 100 flower photos, 10 of them
+# validating, calibration then tripled the cross-entropy of the test.
+_LOG_TEMPERATURE = 0.25
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,11 @@ def fit_head(
             if step % config.eval_step_interval and step < config.how_many_training_steps:
                 continue
             train, loss = score(*fit.predict_batch()), math.inf
+            if not math.isfinite(train.cross_entropy):
+                raise UsageError(
+                    f"training came to numbers that are not finite within {step} steps; use a "
+                    "smaller --learning_rate"
+                )
             evaluation = Evaluation(step, train, None)
             if len(validation):
                 probabilities = fit.predict_standardised(z)
@@ -121,14 +131,16 @@ def tune(config: Config, dataset: Dataset) -> list[Trial]:
 
 
 def find_temperature(head: Head, subset: Subset) -> float:
-    """The temperature at which ``head`` has the lowest cross-entropy on ``subset``.
+    """The likeliest temperature of ``head`` by ``subset``, near 1 where that has few images.
 
-    Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2. It changes no ranking.
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2, with a log-normal
+    prior around 1. It changes no ranking.
     """
     logits = np.concatenate([x @ head.weights + head.bias for x in blocks(subset.vectors)])
 
     def loss(log_temperature: float) -> float:
-        return score(softmax(logits / np.exp(log_temperature)), subset.y).cross_entropy
+        given = score(softmax(logits / np.exp(log_temperature)), subset.y)
+        return given.cross_entropy + (log_temperature / _LOG_TEMPERATURE) ** 2 / (2 * given.n)
 
     from scipy.optimize import minimize_scalar
 

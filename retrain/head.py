@@ -101,9 +101,10 @@ class Fit:
 
     The recipe "adam" minimises mean cross-entropy + ``l2`` / 2 * |W|^2 on standardised vectors by
     `AveragedAdam`, its first steps of size ``learning_rate``; batches of ``batch_size`` walk
-    through shuffled epochs. "classic" is retrain.py's: plain gradient descent on raw vectors,
-    without a penalty; an image of a batch is drawn by its label first, each label being as likely
-    as any other.
+    through shuffled epochs. The biases start at the labels' shares (unless balanced), which small
+    steps may not reach. "classic" is retrain.py's: plain gradient descent on raw vectors, without a
+    penalty; an image of a batch is drawn by its label first, each label being as likely as any
+    other.
 
     ``class_balance`` makes up for labels with few images: "weights" weighs an image by
     n / (classes * images of its label), "sampling" draws batches as "classic" does.
@@ -148,6 +149,8 @@ class Fit:
             self._optimizer = GradientDescent((weights, bias), learning_rate)
         else:
             self.standardisation = Standardisation.of_sample(vectors, seed)
+            if class_balance == "none":  # from what is known without a look at an image
+                bias[:] = np.log(counts) - np.log(counts).mean()
             self._optimizer = AveragedAdam((weights, bias), learning_rate, steps)
         self.batch = np.empty(0, np.int64)  # indices of the last batch
         self._z = np.empty((0, size), np.float32)  # its standardised vectors

@@ -22,17 +22,20 @@ from retrain.head import Fit, Standardisation
 # Two photos are taken for versions of one if their distance is at most this share of the distance
 # to the tenth nearest photo. Of 50 flower photos that were mirrored, cropped by 5 %, or made
 # brighter it finds 94 %; of 600 different ones, 6, which show the same flower. Where few photos are
-# around, that alone says little; but of those 150 versions 98 % have at least this cosine too.
+# around, that alone says little; but of those 150 versions 98 % have at least this cosine too, and
+# most still have `NEAR_IN_LABEL` when their label's mean is taken off, which in labels with less
+# than `_FEW_NEIGHBOURS` images is asked for as well.
 NEAR, _NEIGHBOURS, NEAR_COSINE = 0.55, 10, 0.82
+NEAR_IN_LABEL, _FEW_NEIGHBOURS = 0.7, 30
 # Modified z-score from which a photo is an outlier: Iglewicz & Hoaglin 1993, "How to Detect and
 # Handle Outliers", section 3.3.
-FAR = 3.5
+FAR, _MIN_SPREAD = 3.5, 10  # in labels with fewer images the spread itself is a guess
 # A label is doubted if another one is this much likelier. Of 5 % labels that were changed on
 # purpose, 87 % of 600 flower photos' and 99 % of 2,020 Caltech photos' came into the list.
 UNLIKELY = 0.2
 _PROJECTED = 256  # numbers that neighbours are searched in
 _MARGIN = 0.15  # more than a distance in them is off: by 1 / sqrt(2 * 256), that is 4.4 %
-_STEPS, _BATCH = 1000, 100
+_STEPS, _BATCH, _FOLDS = 1000, 100, 5
 _BLOCK_CELLS, _GROUP = 2**25, 64
 
 
@@ -64,14 +67,19 @@ KINDS = {
 }
 
 
-def check_folds(counts: Mapping[str, int], folds: int) -> None:
-    """Raise `ImageFolderError` for a label with fewer (different) images than there are folds."""
+def count_folds(counts: Mapping[str, int], asked: int | None) -> int:
+    """The parts to deal the images into: ``asked``, or 5, or as many as the smallest label has.
+
+    ``counts``: (different) images per label. Raises `ImageFolderError` where it is fewer than that.
+    """
+    folds = asked or max(2, min(_FOLDS, *counts.values()))
     for label, count in counts.items():
         if count < folds:
             raise ImageFolderError(
                 f"the label {label!r} has {count} images, fewer than the {folds} parts of "
                 "--data_health_folds (copies count once); add images, or use fewer parts"
             )
+    return folds
 
 
 def different_images(dataset: Dataset) -> dict[str, int]:
@@ -89,13 +97,13 @@ def examine(config: Config, dataset: Dataset) -> list[Problem]:
 
     Raises `ImageFolderError` for a label with fewer images than ``config.data_health_folds``.
     """
-    check_folds(different_images(dataset), config.data_health_folds)
+    folds = count_folds(different_images(dataset), config.data_health_folds)
     counts = np.bincount(dataset.everything.y, minlength=len(dataset.labels))
     standardisation = Standardisation.of_sample(dataset.everything.vectors, config.seed)
     found = [
         *_copies(dataset),
         *_near_copies(dataset, standardisation.mean),
-        *_wrong_labels(dataset, out_of_fold(config, dataset)),
+        *_wrong_labels(dataset, out_of_fold(dataset, folds, config.seed)),
         *_outliers(dataset, standardisation),
         *_few(dataset, counts),
     ]
@@ -174,7 +182,18 @@ def _near_copies(dataset: Dataset, mean: np.ndarray) -> Iterator[Problem]:
                 pair = frozenset((int(row), other))
                 if sets[row] != sets[other] and pair not in seen:
                     seen.add(pair)
+                    few = images_of[y[row]] < _FEW_NEIGHBOURS
+                    if few and _cosine_in_label(dataset, int(row), other) < NEAR_IN_LABEL:
+                        continue
                     yield _problem(dataset, "near leak", int(row), float(exact[i]), other)
+
+
+def _cosine_in_label(dataset: Dataset, row: int, other: int) -> float:
+    """Cosine of two vectors from which the mean of the first one's label is taken off."""
+    vectors, y = dataset.everything.vectors, dataset.everything.y
+    mean = vectors.take(np.flatnonzero(y == y[row])).mean(axis=0)
+    x = _normalised(vectors.take(np.array([row, other])), mean)
+    return float(x[0] @ x[1])
 
 
 def _largest(values: np.ndarray, count: int) -> np.ndarray:
@@ -230,17 +249,17 @@ class OutOfFold:
     confidence: np.ndarray  # and its probability
 
 
-def out_of_fold(config: Config, dataset: Dataset) -> OutOfFold:
-    """Train on all folds but one and predict that one, ``config.data_health_folds`` times.
+def out_of_fold(dataset: Dataset, folds: int, seed: int) -> OutOfFold:
+    """Train on all folds but one and predict that one, ``folds`` times.
 
     All images take part, whatever their set. Copies of one photo share a fold.
     """
     everything = dataset.everything
-    fold_of = _folds(dataset, config.data_health_folds)
+    fold_of = _folds(dataset, folds)
     n = len(everything)
     result = OutOfFold(np.empty(n), np.empty(n, np.int64), np.empty(n))
     with threadpool_limits(1):
-        for fold in range(config.data_health_folds):
+        for fold in range(folds):
             seen = everything.select(np.flatnonzero(fold_of != fold))
             rows = np.flatnonzero(fold_of == fold)
             fit = Fit(
@@ -248,7 +267,7 @@ def out_of_fold(config: Config, dataset: Dataset) -> OutOfFold:
                 steps=_STEPS,
                 batch_size=_BATCH,
                 learning_rate=LEARNING_RATES["adam"],
-                seed=config.seed,
+                seed=seed,
             )
             for _ in range(_STEPS):
                 fit.step()
@@ -302,6 +321,8 @@ def _outliers(dataset: Dataset, standardisation: Standardisation) -> Iterator[Pr
     scores = np.zeros(len(everything))
     for label in range(classes):
         own = everything.y == label
+        if own.sum() < _MIN_SPREAD:
+            continue
         median = np.median(distances[own])
         spread = np.median(np.abs(distances[own] - median))
         scores[own] = 0.6745 * (distances[own] - median) / spread if spread else 0.0

@@ -41,6 +41,8 @@ def write_report(config: Config, result: TrainingResult) -> None:
         pictures["calibration"] = plots.calibration(result.test.reliability)
     for name, png in pictures.items():
         atomic.write_bytes(folder / f"{name}.png", png)
+    for name in set(PLOTS) - set(pictures):  # of an earlier run
+        (folder / f"{name}.png").unlink(missing_ok=True)
     metrics_ = metrics(config, result)
     atomic.write_text(
         folder / METRICS_FILE, json.dumps(metrics_, indent=2, ensure_ascii=False) + "\n"

@@ -12,7 +12,7 @@ from retrain.config import Config
 from retrain.dataset import Dataset, assemble, check_counts
 from retrain.export import graph_bytes, write
 from retrain.fitting import Evaluation, Trial, find_temperature, fit_head, tune
-from retrain.health import check_folds, different_images, examine, table
+from retrain.health import count_folds, different_images, examine, table
 from retrain.results import TrainingResult, test_head
 from retrain.summaries import Summaries
 
@@ -53,7 +53,7 @@ def train(
     folder = scan(config.image_dir)
     check_counts(folder.counts)
     if config.checks_data_health:
-        check_folds(folder.counts, config.data_health_folds)
+        count_folds(folder.counts, config.data_health_folds)
     config.check_outputs()
     extractor = extractor or InceptionV3(config.weights, config.model_dir, config.precision)
     listener = listener or Listener()
@@ -62,7 +62,7 @@ def train(
     listener.built(report)
     dataset = assemble(report, config.validation_percentage, config.testing_percentage)
     if config.checks_data_health:  # again, without unreadable images and copies
-        check_folds(different_images(dataset), config.data_health_folds)
+        count_folds(different_images(dataset), config.data_health_folds)
     listener.split(dataset)
     result = _train(config, dataset, listener)
     graph = graph_bytes(extractor.frozen, result.head, config.final_tensor_name)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
 from sklearn.metrics import confusion_matrix as sklearn_matrix
 
@@ -124,6 +123,11 @@ def test_among_10_labels_the_fifth_is_in_the_top_5_and_the_sixth_is_not() -> Non
     assert figures(probabilities, np.full(10, 5)).top_5_accuracy.value == 0
 
 
+def test_scores_that_are_all_the_same_are_no_top_5() -> None:
+    found = figures(np.full((10, 10), 0.1, np.float32), np.arange(10))
+    assert found.top_5_accuracy.value == 0
+
+
 def test_each_label_counts_the_same_in_the_mean_label_accuracy() -> None:
     guesses, y = np.array([0, 0, 0, 1, 2, 2]), np.array([0, 0, 0, 0, 2, 3])
     found = figures(np.eye(5, dtype=np.float32)[guesses], y)
@@ -189,20 +193,41 @@ def test_the_interval_of_the_mean_label_accuracy_holds_it_with_many_labels(
     assert held >= 0.91 * 500
 
 
-def test_the_interval_of_the_mean_label_accuracy_knows_that_few_images_tell_little() -> None:
-    """300 images of one label and 3 of another tell as much as 12 spread evenly."""
-    y = np.repeat([0, 1], [300, 3])
-    found = evaluate._mean_label_accuracy(np.arange(303) % 3 > 0, y)
-    even = evaluate._mean_label_accuracy(np.arange(12) % 3 > 0, np.arange(12) % 2)
-    assert found.value == even.value == pytest.approx(2 / 3)
-    assert found.high - found.low == pytest.approx(even.high - even.low, rel=0.01)
-    assert (found.n, even.n) == (303, 12)
+@pytest.mark.parametrize(
+    ("images", "recalls"),
+    [
+        ([100] * 9 + [2], [0.99] * 9 + [0.5]),
+        ([40] * 4 + [2], [0.97] * 4 + [0.4]),
+        ([40] * 19 + [3], [0.95] * 19 + [0.5]),
+        ([80, 40, 20, 10, 5, 2], [0.5, 0.6, 0.7, 0.8, 0.9, 0.95]),
+    ],
+)
+def test_and_where_a_label_of_few_images_is_the_hard_or_the_easy_one(
+    images: list[int], recalls: list[float]
+) -> None:
+    random = np.random.default_rng(0)
+    y, held = np.repeat(np.arange(len(images)), images), 0
+    for _ in range(500):
+        right = random.random(len(y)) < np.array(recalls)[y]
+        found = evaluate._mean_label_accuracy(right, y)
+        held += found.low <= np.mean(recalls) <= found.high
+    assert held >= 0.91 * 500
 
 
-def test_wilson_s_interval() -> None:
-    expected = binomtest(81, 100).proportion_ci(method="wilson")
-    found = evaluate._share(np.arange(100) < 81)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
+@pytest.mark.parametrize("n", [20, 60, 200, 1000])
+def test_scores_that_are_right_as_often_as_they_say_may_have_no_calibration_error(
+    monkeypatch: pytest.MonkeyPatch, n: int
+) -> None:
+    monkeypatch.setattr(evaluate, "_RESAMPLES", 100)
+    random = np.random.default_rng(n)
+    held = 0
+    for _ in range(60):
+        confidence = random.beta(5, 1, n) / 2 + 0.5
+        y = (random.random(n) > confidence).astype(np.int64)
+        found = figures(np.stack([confidence, 1 - confidence], axis=1), y).calibration_error
+        assert found.low <= found.value <= found.high
+        held += found.low == 0
+    assert held >= 0.85 * 60
 
 
 def test_intervals_are_seeded() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bottlenecks.builder import CachedImage
+from bottlenecks.errors import UsageError
 from bottlenecks.vectors import InMemory
 from retrain import fitting
 from retrain.config import Config
@@ -139,6 +140,15 @@ def test_without_a_validation_set_the_last_step_is_kept() -> None:
     assert [evaluation.validation for evaluation in fitted.evaluations] == [None] * 20
 
 
+@pytest.mark.parametrize("settings", [{"recipe": "classic"}, {}], ids=str)
+def test_a_learning_rate_that_leads_to_no_numbers_is_an_error(settings: dict[str, str]) -> None:
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(UsageError, match=r"not finite within \d+ steps; use a smaller --learning"),
+    ):
+        fit_head(config(learning_rate=1e38, **settings), overlapping())
+
+
 def test_classic_keeps_the_last_step() -> None:
     dataset, settings = overlapping(), config(recipe="classic", learning_rate=0.3)
     fitted = fit_head(settings, dataset)
@@ -230,6 +240,17 @@ def validation_rows(dataset: Dataset) -> list[list[int]]:
     vectors = dataset.everything.vectors
     assert isinstance(vectors, Watched)
     return [rows for rows in vectors.taken if own & set(rows)]
+
+
+def test_few_images_that_are_all_right_do_not_make_the_scores_certain() -> None:
+    """Their likelihood alone would have the temperature at its lower bound."""
+    dataset = overlapping()
+    head = fit_head(config(), dataset).head
+    validation = dataset.validation
+    right = np.flatnonzero(head.predict(validation.x).argmax(axis=1) == validation.y)[:5]
+    assert 0.8 < find_temperature(head, validation.select(right)) < 1
+    many = np.tile(right, 1000)
+    assert find_temperature(head, validation.select(many)) < 0.4
 
 
 def test_of_a_large_validation_set_a_sample_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -424,6 +424,26 @@ def test_otherwise_images_are_drawn_evenly(class_balance: str) -> None:
     np.testing.assert_array_equal(times, np.full(1000, 6))
 
 
+def test_the_biases_start_at_the_shares_of_the_labels() -> None:
+    x, _ = gaussians(100)
+    y = np.repeat([0, 1, 2], [70, 20, 10])
+    start = Fit(InMemory(x), y, 3, steps=1, batch_size=10, learning_rate=0.01, seed=0)
+    np.testing.assert_allclose(
+        start.predict_standardised(np.zeros((1, SIZE), np.float32)), [[0.7, 0.2, 0.1]], rtol=1e-5
+    )
+    for balance in ("weights", "sampling"):
+        even = fitted(x, y, steps=0, class_balance=balance)
+        assert not even.head().bias.any()
+
+
+def test_a_label_with_nearly_all_images_is_not_given_up_for_the_others() -> None:
+    """Labels that cannot be told apart: as good as the larger one, after few steps too."""
+    x = np.random.default_rng(0).normal(0, 1, (400, SIZE)).astype(np.float32)
+    head = fitted(x, np.repeat([0, 1], [384, 16]), steps=50, learning_rate=0.001).head()
+    unseen = np.random.default_rng(1).normal(0, 1, (500, SIZE)).astype(np.float32)
+    assert (head.predict(unseen).argmax(axis=1) == 0).mean() > 0.98
+
+
 # What makes up for labels with few images.
 
 

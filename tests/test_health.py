@@ -15,7 +15,7 @@ from bottlenecks.vectors import InMemory
 from retrain import health
 from retrain.config import Config
 from retrain.dataset import FEW_IMAGES, Dataset, Subset
-from retrain.health import KINDS, Problem, check_folds, examine, out_of_fold, table
+from retrain.health import KINDS, Problem, count_folds, examine, out_of_fold, table
 
 SIZE = 64  # numbers of a made-up vector
 SETS = ("training", "training", "training", "validation", "testing")
@@ -269,7 +269,7 @@ def test_an_image_s_own_model_has_seen_neither_it_nor_a_copy(
 
     asked: list[int] = []
     monkeypatch.setattr(health, "Fit", Model)
-    out_of_fold(config(data_health_folds=folds), dataset)
+    out_of_fold(dataset, folds, 0)
     assert len(seen) == folds
     assert sorted(asked) == list(range(60))
 
@@ -342,8 +342,47 @@ def test_the_table_of_no_problems_is_its_header() -> None:
 
 
 def test_too_few_images_for_the_folds() -> None:
-    check_folds({"daisy": 5, "roses": 9}, 5)
+    assert count_folds({"daisy": 5, "roses": 9}, 5) == 5
     with pytest.raises(ImageFolderError, match=r"'roses' has 4 images, fewer than the 5 parts"):
-        check_folds({"daisy": 5, "roses": 4}, 5)
+        count_folds({"daisy": 5, "roses": 4}, 5)
     with pytest.raises(ImageFolderError, match=r"'label 1' has 2 images.*--data_health_folds"):
-        examine(config(), made_up(apart(4, 2), [0, 0, 0, 0, 0, 0, 1, 1]))
+        examine(config(data_health_folds=3), made_up(apart(4, 2), [0, 0, 0, 0, 0, 0, 1, 1]))
+
+
+@pytest.mark.parametrize(("smallest", "folds"), [(2, 2), (3, 3), (5, 5), (100, 5)])
+def test_unless_asked_for_there_are_as_many_folds_as_images_allow(
+    smallest: int, folds: int
+) -> None:
+    assert count_folds({"daisy": 200, "roses": smallest}, None) == folds
+
+
+def test_a_label_of_one_photo_alone_cannot_be_left_out() -> None:
+    with pytest.raises(ImageFolderError, match=r"'roses' has 1 images, fewer than the 2 parts"):
+        count_folds({"daisy": 5, "roses": 1}, None)
+
+
+def test_labels_of_few_images_have_no_outliers() -> None:
+    """Three numbers have no spread to speak of."""
+    x = apart(9, 2)
+    x[0] *= 20
+    found = examine(config(), made_up(x, of_labels(9, 2)))
+    assert of_kind(found, "outlier") == []
+    x = apart(10, 2)
+    x[0] *= 20
+    assert rows(of_kind(examine(config(), made_up(x, of_labels(10, 2))), "outlier")) == [0]
+
+
+def test_in_small_labels_near_photos_are_near_without_what_the_label_shares(
+    quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaks = {}
+    for per_label in (12, 30):
+        x = apart(per_label, 2)
+        x[3] = x[2] + 0.05 * np.random.default_rng(1).standard_normal(SIZE)
+        dataset = made_up(x, of_labels(per_label, 2))
+        for limit in (0.7, 1.01):
+            monkeypatch.setattr(health, "NEAR_IN_LABEL", limit)
+            found = of_kind(examine(config(), dataset), "near leak")
+            leaks[per_label, limit] = [p.path for p in found if p.path[-5] in "23"]
+    assert leaks[12, 0.7] and leaks[30, 0.7] == leaks[30, 1.01] != []
+    assert leaks[12, 1.01] == []

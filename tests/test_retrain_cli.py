@@ -255,10 +255,10 @@ def test_the_most_confused_labels_are_named(call: Call, confusing: Path) -> None
 
 
 def test_the_terminal_shows_the_validation_batch_and_says_so(call: Call, confusing: Path) -> None:
-    """Two images are right by 0, 50 or 100 %; the kept step is that of the whole set."""
+    """Three images are right by thirds; of the whole set half are."""
     flags = train_flags(confusing, validation_percentage=40, eval_step_interval=1)
     found = {}
-    for size in (2, 100):
+    for size in (3, 100):
         result = call(
             retrain.cli.main, *flags, "--validation_batch_size", str(size), extractor=StandIn()
         )
@@ -268,8 +268,8 @@ def test_the_terminal_shows_the_validation_batch_and_says_so(call: Call, confusi
             r"^ *\d+ +[\d.]+% +[\d.]+ +([\d.]+)% +[\d.]+$", result.stdout, re.MULTILINE
         )
         assert len(shares) > 3
-        assert (set(shares) <= {"0.0", "50.0", "100.0"}) == (size == 2)
-    assert found == {2: "validation batch", 100: "validation"}
+        assert (set(shares) <= {"0.0", "33.3", "66.7", "100.0"}) == (size == 3)
+    assert found == {3: "validation batch", 100: "validation"}
 
 
 def test_nothing_is_confused_when_all_are_right(call: Call, dataset: Path) -> None:
@@ -495,13 +495,18 @@ BAD_INPUTS = {
     "one fold": (_nothing, {"data_health_folds": 1}, ["--data_health_folds", "at least 2", "1"]),
     "fewer images than folds": (
         _nothing,
-        {"data_health": True},
+        {"data_health": True, "data_health_folds": 5},
         ["'cyan'", "4 images", "5 parts", "--data_health_folds"],
     ),
     "fewer images than folds of a report": (
         _nothing,
-        {"report_dir": "report"},
+        {"report_dir": "report", "data_health_folds": 5},
         ["'cyan'", "4 images", "--data_health_folds"],
+    ),
+    "report among the photos": (
+        _nothing,
+        {"report_dir": "Dataset/cyan"},
+        ["--report_dir", "inside --image_dir"],
     ),
     "report in a file": (
         _nothing,

@@ -74,7 +74,7 @@ def test_shuffled_labels_score_like_chance(tmp_path: Path) -> None:
     assert test.figures.accuracy.low < 1 / 3 < test.figures.accuracy.high
     assert len(test.misclassified) == round((1 - test.accuracy) * test.n)
     assert test.most_confused == tuple(most_confused(test.confusion, run.result.labels))
-    assert len(test.most_confused) == 5
+    assert test.most_confused
     for wrong in test.misclassified:
         assert wrong.predicted != wrong.image.label
         assert wrong.image in run.dataset.testing.images
@@ -179,7 +179,14 @@ def test_readable_images_are_counted_again_after_stage_one(tmp_path: Path) -> No
     assert not (tmp_path / "labels.txt").exists()
 
 
-@pytest.mark.parametrize("settings", [{"data_health": True}, {"report_dir": "report"}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"data_health": True, "data_health_folds": 5},
+        {"report_dir": "report", "data_health_folds": 5},
+    ],
+    ids=str,
+)
 def test_folds_are_counted_before_training_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object]
 ) -> None:
@@ -293,5 +300,5 @@ def test_copies_do_not_fill_a_fold(tmp_path: Path) -> None:
     for path in sorted((tmp_path / "Dataset").glob("*/*")):
         (path.parent / f"copy of {path.name}").write_bytes(path.read_bytes())
     with pytest.raises(ImageFolderError, match="has 4 images, fewer than the 5 parts"):
-        train_colours(tmp_path, data_health=True)
+        train_colours(tmp_path, data_health=True, data_health_folds=5)
     assert not (tmp_path / "graph.pb").exists()
