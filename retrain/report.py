@@ -18,7 +18,7 @@ from bottlenecks.decode import thumbnail
 from bottlenecks.errors import BadImageError, shown, utf8
 from bottlenecks.reading import file_bytes
 from retrain import plots
-from retrain.config import DATA_HEALTH_FILE, METRICS_FILE, REPORT_FILE, Config
+from retrain.config import DATA_HEALTH_FILE, METRICS_FILE, PLOTS, REPORT_FILE, Config
 from retrain.health import KINDS, Problem
 from retrain.results import TrainingResult
 

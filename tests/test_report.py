@@ -158,6 +158,29 @@ def test_misclassified_photos_are_shown_the_most_confident_first(reported: Train
     assert "cannot be read" not in shown.text
 
 
+def test_a_report_without_a_test_leaves_no_plots_of_an_earlier_one(tmp_path: Path) -> None:
+    with_swapped_labels(tmp_path / "Dataset", per_label=10)
+    report = tmp_path / "report"
+    for percentage, plots in ((20, set(PLOTS)), (0, {"accuracy.png", "cross_entropy.png"})):
+        train_colours(
+            tmp_path,
+            report_dir=str(report),
+            testing_percentage=percentage,
+            how_many_training_steps=10,
+        )
+        assert {path.name for path in report.glob("*.png")} == plots
+
+
+def test_labels_without_a_test_image_come_last(reported: Trained) -> None:
+    test = the_test(reported.result)
+    scores = (*test.labels, LabelScore("never tested", 0.0, 0.0, 0.0, 0))
+    result = dataclasses.replace(reported.result, test=dataclasses.replace(test, labels=scores))
+    shown = html(reported.config, result, NO_PICTURES)
+    row = shown.index("<tr><td>never tested</td>")
+    assert all(row > shown.index(f"<tr><td>{s.label}</td>") for s in test.labels)
+    assert "\N{EN DASH}" in shown[row : shown.index("</tr>", row)]
+
+
 def test_the_table_of_data_health_is_beside_it(reported: Trained) -> None:
     path = reported.config.data_health_path
     assert path.parent == Path(str(reported.config.report_dir))
