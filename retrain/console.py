@@ -77,7 +77,7 @@ def result_text(config: Config, result: TrainingResult) -> str:
     if result.test is None:
         lines.append("No test: --testing_percentage is 0.")
     else:
-        lines += _label_table(result.test.labels)
+        lines += _label_table(result.test.worst_first)
         lines += _figures(result.test.figures, len(result.labels))
         lines += _confused(result.test.most_confused)
         lines.append(f"Final test accuracy = {result.test.accuracy:.1%} (N={result.test.n})")
@@ -141,9 +141,8 @@ def _problems(problems: Sequence[Problem], path: str) -> list[str]:
     return [*lines, f"        listed in {path}", ""]
 
 
-def _label_table(scores: tuple[LabelScore, ...]) -> list[str]:
-    """The tested labels with the lowest F1 first, as these are what to look at."""
-    ordered = sorted(scores, key=lambda s: (s.support == 0, s.f1, s.label))[:SHOWN_LABELS]
+def _label_table(scores: Sequence[LabelScore]) -> list[str]:
+    ordered = scores[:SHOWN_LABELS]
     width = max(len(s.label) for s in ordered)
     lines = [f"{'test':<{width}}  precision  recall      F1  images"]
     lines += [

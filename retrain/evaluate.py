@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -90,13 +91,12 @@ def figures(probabilities: np.ndarray, y: np.ndarray, seed: int = 0) -> Figures:
     bins = _bins(confidence)
 
     def calibration_error(rows: np.ndarray) -> float:
-        excess = np.bincount(bins[rows], confidence[rows] - right[rows])
-        return float(np.abs(excess).sum() / len(rows))
+        return _binned_error(bins[rows], confidence[rows] - right[rows])
 
     bootstrap = _Bootstrap(n, seed)
     calibration = bootstrap(calibration_error)
     twice = 2 * calibration.value
-    low, high = max(0.0, twice - calibration.high), max(0.0, twice - calibration.low)
+    low, high = twice - calibration.high, twice - calibration.low
     if calibration.value <= _calibrated_error(confidence, bins, seed):
         low = 0.0
     return Figures(
@@ -111,11 +111,16 @@ def figures(probabilities: np.ndarray, y: np.ndarray, seed: int = 0) -> Figures:
 def _calibrated_error(confidence: np.ndarray, bins: np.ndarray, seed: int) -> float:
     """The calibration error that scores which are right as often as they say stay below, 97.5 %."""
     random = np.random.default_rng((seed, 6))
-    errors = []
-    for _ in range(100):
-        right = random.random(len(confidence)) < confidence
-        errors.append(np.abs(np.bincount(bins, confidence - right)).sum() / len(confidence))
+    errors = [
+        _binned_error(bins, confidence - (random.random(len(confidence)) < confidence))
+        for _ in range(100)
+    ]
     return float(np.quantile(errors, _TAILS[1]))
+
+
+def _binned_error(bins: np.ndarray, excess: np.ndarray) -> float:
+    """The calibration error of images whose confidence is ``excess`` (n,) above being right."""
+    return float(np.abs(np.bincount(bins, excess)).sum() / len(excess))
 
 
 def score_labels(
@@ -186,23 +191,24 @@ def _mean_label_accuracy(right: np.ndarray, y: np.ndarray) -> Figure:
     rights, images = rights[images > 0], images[images > 0]
     shares = rights / images
     value = float(shares.mean())
-    even = _wilson(value, len(images) ** 2 / (1 / images).sum())
-    each = np.array([_wilson(*one) for one in zip(shares, images, strict=True)])
-    below, above = np.sqrt(((each - shares[:, None]) ** 2).sum(axis=0)) / len(images)
-    return _around(value, min(even[0], value - below), max(even[1], value + above), len(y))
+    low, high = _wilson(value, len(images) ** 2 / (1 / images).sum())
+    lows, highs = _wilson(shares, images)
+    below = np.sqrt(((shares - lows) ** 2).sum()) / len(images)
+    above = np.sqrt(((highs - shares) ** 2).sum()) / len(images)
+    return _around(value, min(low, value - below), max(high, value + above), len(y))
 
 
-def _wilson(share: float, n: float) -> tuple[float, float]:
-    """The interval of a share of ``n`` images."""
+def _wilson(share: Any, n: Any) -> tuple[Any, Any]:
+    """The interval of a share of ``n`` images; of one, or of each in an array."""
     z2 = _Z**2 / n
     centre = (share + z2 / 2) / (1 + z2)
     half = np.sqrt(z2 * share * (1 - share) + z2**2 / 4) / (1 + z2)
-    return float(centre - half), float(centre + half)
+    return centre - half, centre + half
 
 
 def _around(value: float, low: float, high: float, n: int) -> Figure:
     """A share with an interval that rounding keeps off neither it nor [0, 1]."""
-    return Figure(value, max(0.0, min(low, value)), min(1.0, max(high, value)), n)
+    return Figure(value, float(max(0.0, min(low, value))), float(min(1.0, max(high, value))), n)
 
 
 class _Bootstrap:

@@ -81,6 +81,7 @@ def fit_head(
     # that took 30 times as long.
     with ExitStack() as stack:
         stack.enter_context(threadpool_limits(1))
+        stack.enter_context(np.errstate(over="ignore", invalid="ignore"))  # checked below
         fit = Fit(
             dataset.training.vectors,
             dataset.training.y,

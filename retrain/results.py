@@ -58,6 +58,11 @@ class Test:
         return self.score.accuracy
 
     @property
+    def worst_first(self) -> list[LabelScore]:
+        """The labels to look at first: the lowest F1, and at the end those without an image."""
+        return sorted(self.labels, key=lambda s: (s.support == 0, s.f1, s.label))
+
+    @property
     def n(self) -> int:
         return self.score.n
 

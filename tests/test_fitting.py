@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -143,7 +144,7 @@ def test_without_a_validation_set_the_last_step_is_kept() -> None:
 @pytest.mark.parametrize("settings", [{"recipe": "classic"}, {}], ids=str)
 def test_a_learning_rate_that_leads_to_no_numbers_is_an_error(settings: dict[str, str]) -> None:
     with (
-        np.errstate(all="ignore"),
+        warnings.catch_warnings(action="error"),  # the error is all that is said
         pytest.raises(UsageError, match=r"not finite within \d+ steps; use a smaller --learning"),
     ):
         fit_head(config(learning_rate=1e38, **settings), overlapping())

@@ -294,8 +294,9 @@ def test_vectors_on_the_disk_give_the_same_graph_byte_for_byte(
     assert runs[InMemory] == runs[OnDisk]
 
 
-def test_copies_do_not_fill_a_fold(tmp_path: Path) -> None:
+def test_copies_do_not_fill_a_fold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight files of a label that show four photos are too few for five folds."""
+    monkeypatch.chdir(tmp_path)
     make_dataset(tmp_path / "Dataset", per_label=4)
     for path in sorted((tmp_path / "Dataset").glob("*/*")):
         (path.parent / f"copy of {path.name}").write_bytes(path.read_bytes())
