@@ -16,7 +16,7 @@ from bottlenecks import atomic
 from bottlenecks.cache import BAD_IMAGES_FILE, Cache
 from bottlenecks.config import Config
 from bottlenecks.decode import decode
-from bottlenecks.errors import BadImageError, ImageFolderError, shown
+from bottlenecks.errors import BadImageError, ImageFolderError, if_interrupted, shown
 from bottlenecks.images import ImageFolder, LabeledImage, Signature, scan
 from bottlenecks.inception import Extractor, InceptionV3
 from bottlenecks.machine import BATCH_SIZE, THREADS
@@ -133,7 +133,8 @@ class _Build:
         self.cache = Cache(self.config.bottleneck_dir, self.extractor.fingerprint)
         made = [p for p in (self.cache.folder, self.cache.folder.parent) if not p.exists()]
         try:
-            return self._run(self.cache)
+            with if_interrupted("what was computed is kept, and the same command resumes"):
+                return self._run(self.cache)
         except BaseException:
             if made:
                 with suppress(OSError):

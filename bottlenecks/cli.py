@@ -25,7 +25,7 @@ SHOWN_BAD_IMAGES = 10
 
 def main(argv: Sequence[str] | None = None, *, extractor: "Extractor | None" = None) -> int:
     """Run the command; returns its exit code. ``extractor`` stands in for InceptionV3."""
-    return run(lambda: _main(argv, extractor), resumable=True)
+    return run(lambda: _main(argv, extractor), finishes=True)
 
 
 def _main(argv: Sequence[str] | None, extractor: "Extractor | None") -> int:

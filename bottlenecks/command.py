@@ -111,23 +111,37 @@ def _with_underscores(argument: str) -> str:
     return "--" + name[2:].replace("-", "_") + equals + value
 
 
-def run(main: Callable[[], int], resumable: bool = False) -> int:
-    """Call ``main`` and turn whatever stops it into one line on stderr and an exit code."""
+def run(main: Callable[[], int], finishes: bool = False) -> int:
+    """Call ``main`` and turn whatever stops it into one line on stderr and an exit code.
+
+    With ``finishes`` it goes on without a terminal where the reader of its output is gone
+    (``| head``): there is more to it than what it prints.
+    """
     _open_missing_streams()
+    streams = sys.stdout, sys.stderr
+    for stream in streams:  # a label may have letters that the terminal lacks
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if finishes:
+        sys.stdout, sys.stderr = map(_Outliving, streams)
+    try:
+        return _run(main)
+    finally:
+        sys.stdout, sys.stderr = streams
+
+
+def _run(main: Callable[[], int]) -> int:
     logging.basicConfig(format="%(message)s", handlers=[_StderrHandler()], force=True)
     if not sys.warnoptions:  # Pillow warns of odd files; what matters of them is reported
         warnings.simplefilter("ignore")
-    for stream in (sys.stdout, sys.stderr):  # a label may have letters that the terminal lacks
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     previous = _on_sigterm(_terminate)
     try:
         code = main()
         sys.stdout.flush()  # so that a closed pipe is met here and not at the very end
         return code
     except (KeyboardInterrupt, Terminated) as stop:
-        resume = "; what was computed is kept, and the same command resumes" if resumable else ""
-        print(f"\ninterrupted{resume}", file=sys.stderr)
+        notes = getattr(stop, "__notes__", [])[:1]
+        print("\n" + "; ".join(["interrupted", *notes]), file=sys.stderr)
         return INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
     except BrokenPipeError:  # the reader of a pipe (head) has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -172,6 +186,31 @@ def _on_sigterm(handler: Any) -> Any:
         return signal.signal(signal.SIGTERM, handler)
     except ValueError:  # not in the main thread: nobody's signals are ours to take
         return None
+
+
+class _Outliving:
+    """A stream that falls silent, rather than raise, when its reader has gone."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._unless_closed(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._unless_closed(self._stream.flush)
+
+    def _unless_closed(self, use: Callable[[], object]) -> None:
+        try:
+            use()
+        except BrokenPipeError:  # what it still holds goes nowhere too
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class _StderrHandler(logging.Handler):

@@ -5,7 +5,9 @@ message says what is wrong, what was received, and what to do about it; the comm
 print it as one line that begins with ``error:``.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 
 class RetrainError(Exception):
@@ -69,3 +71,18 @@ def shown(name: str | os.PathLike[str]) -> str:
     """
     escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in utf8(name))
     return "".join(escaped)
+
+
+@contextlib.contextmanager
+def if_interrupted(note: str) -> Iterator[None]:
+    """Note on a KeyboardInterrupt, or what else is no ``Exception``, how things then stand.
+
+    The commands print the innermost note behind "interrupted".
+    """
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as stop:
+        stop.add_note(note)
+        raise

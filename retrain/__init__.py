@@ -7,25 +7,29 @@
 
 The modules, in the order in which data flows (each imports only from those before it):
 
-===========  ================================================================
-graph_spec   the exported graph's tensor names; all that label_image needs
-config       the settings of both stages
-split        relpath -> training, validation or testing
-dataset      cache + split -> X, y of each set
-optimizers   how gradients move parameters: averaged Adam, gradient descent
-head         the softmax layer: a step, predict
-evaluate     predictions -> figures
-fitting      the steps of a fit: the best one, early stopping, tuning
-health       what is wrong with the photos themselves
-results      what the test images say, and all that a run found
-summaries    TensorBoard event files
-plots        figures -> PNG pictures
-report       results -> report.html, metrics.json
-export       head + InceptionV3 -> frozen graph, labels
-trainer      train(): all of it together
-console      how a run shows in the terminal
-cli          the command line
-===========  ================================================================
+==============  =============================================================
+graph_spec      the exported graph's tensor names; all that label_image needs
+config          the settings of both stages
+groups          which photos belong together
+split           groups -> training, validation or testing
+dataset         cache + split -> X, y of each set
+folds           images -> parts for a cross-validation
+optimizers      how gradients move parameters: averaged Adam, gradient descent
+head            the softmax layer: a step, predict
+evaluate        predictions -> figures
+regularisation  how strong the penalty is to be
+fitting         the steps of a fit: which is kept, early stopping, calibration
+near            photos that are almost the same
+health          what is wrong with the photos themselves
+results         what the test images say, and all that a run found
+summaries       TensorBoard event files
+plots           figures -> PNG pictures
+report          results -> report.html, metrics.json
+export          head + InceptionV3 -> frozen graph, labels
+trainer         train(): all of it together
+console         how a run shows in the terminal
+cli             the command line
+==============  =============================================================
 """
 
 import importlib

@@ -18,7 +18,7 @@ the graph and the labels for label_image."""
 
 def main(argv: Sequence[str] | None = None, *, extractor: "NetworkExtractor | None" = None) -> int:
     """Run the command; returns its exit code. ``extractor`` stands in for InceptionV3."""
-    return run(lambda: _main(argv, extractor), resumable=True)
+    return run(lambda: _main(argv, extractor), finishes=True)
 
 
 def _main(argv: Sequence[str] | None, extractor: "NetworkExtractor | None") -> int:
@@ -27,11 +27,10 @@ def _main(argv: Sequence[str] | None, extractor: "NetworkExtractor | None") -> i
     config = Config(**parser.parse(argv))
 
     from bottlenecks.progress import ProgressBar
-    from retrain.console import Console, result_text
+    from retrain.console import Console
     from retrain.trainer import train
 
     with ProgressBar("bottlenecks", "images") as bar, ProgressBar("weights", "B", True) as download:
         extractor = extractor or make_extractor(config, download)
-        result = train(config, extractor=extractor, listener=Console(bar))
-    print(result_text(config, result))
+        train(config, extractor=extractor, listener=Console(config, bar))
     return DONE

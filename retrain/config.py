@@ -50,7 +50,11 @@ class Config(bottlenecks.config.Config):
         "stop when this many steps have not lowered the validation loss; 0 for never",
         metavar="N",
     )
-    tune: bool = flag(False, "search the strength of the regularisation on the validation set")
+    tune: bool = flag(
+        False,
+        "search the strength of the regularisation thoroughly, by cross-validation (small folders: "
+        "always, but on fewer images)",
+    )
     class_balance: str = flag(
         "none",
         "make up for labels with few images: weigh images, or sample labels evenly",
@@ -62,6 +66,12 @@ class Config(bottlenecks.config.Config):
     )
     testing_percentage: int = flag(10, "share of the images to test on", metavar="PERCENT")
     validation_percentage: int = flag(10, "share of the images to validate on", metavar="PERCENT")
+    group_by: str | None = flag(
+        None,
+        "photos that belong together share a set: a regular expression that finds the group's "
+        "name in label/filename, or a CSV file with the columns path,group",
+        metavar="PATTERN|CSV",
+    )
     eval_step_interval: int = flag(10, "steps between two evaluations", metavar="N")
     train_batch_size: int = flag(100, "images in a training step", metavar="N")
     test_batch_size: int = flag(-1, "images in the final test; -1 for all", metavar="N")
@@ -118,6 +128,7 @@ class Config(bottlenecks.config.Config):
         folds = self.data_health_folds
         require(folds is None or folds >= 2, "data_health_folds", "at least 2", folds)
         require(0 <= self.seed < 2**32, "seed", "from 0 to 4294967295", self.seed)
+        require(self.group_by != "", "group_by", "a regular expression or a CSV file", "nothing")
         self._check_percentages()
         self._check_recipe()
         self._check_final_tensor_name()
@@ -133,7 +144,7 @@ class Config(bottlenecks.config.Config):
                 *("class_balance", "sampling or none with --recipe classic", self.class_balance),
             )
         if not self.validation_percentage:
-            for name in ("tune", "patience", "calibrate"):
+            for name in ("patience", "calibrate"):
                 if getattr(self, name):
                     raise UsageError(f"--{name} needs a --validation_percentage above 0")
 

@@ -12,9 +12,10 @@ from bottlenecks.progress import ProgressBar
 from retrain.config import REPORT_FILE, Config
 from retrain.dataset import Dataset
 from retrain.evaluate import Confusion, Figure, Figures, LabelScore, Score
-from retrain.fitting import Evaluation, Trial
+from retrain.fitting import Evaluation
 from retrain.graph_spec import FINAL_NODE
 from retrain.health import KINDS, Problem
+from retrain.regularisation import Search
 from retrain.results import TrainingResult
 from retrain.trainer import Listener
 
@@ -24,8 +25,8 @@ SHOWN_LABELS = 30
 class Console(Listener):
     """Prints a run as it goes: results to stdout, the progress of stage one to stderr."""
 
-    def __init__(self, bar: ProgressBar) -> None:
-        self._bar = bar
+    def __init__(self, config: Config, bar: ProgressBar) -> None:
+        self._config, self._bar = config, bar
         self._has_heading = False
 
     def progress(self, progress: Progress) -> None:
@@ -40,13 +41,17 @@ class Console(Listener):
             f"{len(dataset.validation)}, testing on {len(dataset.testing)}."
         )
         if dataset.left_out:
-            print(f"Not trained on: {dataset.left_out} copies of validation or test images.")
+            print(f"Left out: {dataset.left_out} copies of images in another set.")
 
-    def tuned(self, trials: list[Trial], l2: float) -> None:
-        print("\n     L2   validation cross-entropy")
-        for trial in trials:
-            mark = "   the best" if trial.l2 == l2 else ""
-            print(f"{trial.l2:>7.3g}   {trial.cross_entropy:>24.4f}{mark}")
+    def searched(self, search: Search) -> None:
+        if self._config.tune:
+            print("\n     L2   cross-entropy of images not seen")
+            for trial in search.trials:
+                mark = "   taken" if trial.l2 == search.l2 else ""
+                print(f"{trial.l2:>7.3g}   {trial.cross_entropy:>32.4f}{mark}")
+        elif search.times_the_usual != 1:
+            times = f"{search.times_the_usual:.2g} times"
+            print(f"Regularisation: {times} the usual, by cross-validation.")
 
     def evaluated(self, evaluation: Evaluation) -> None:
         whole, batch = evaluation.validation, evaluation.validation_batch
@@ -62,13 +67,25 @@ class Console(Listener):
             columns += f"   {_columns(batch)}"
         print(columns, flush=True)
 
+    def trained(self, result: TrainingResult) -> None:
+        print(result_text(self._config, result), flush=True)
+
+    def finished(self, result: TrainingResult) -> None:
+        lines = []
+        if result.problems is not None:
+            lines += _problems(result.problems, shown(self._config.data_health_path))
+        if self._config.report_dir is not None:
+            lines.append(f"report  {shown(Path(self._config.report_dir) / REPORT_FILE)}")
+        if lines:
+            print("\n".join(["", *lines]))
+
 
 def _columns(score: Score) -> str:
     return f"{score.accuracy:>8.1%}  {score.cross_entropy:>13.4f}"
 
 
 def result_text(config: Config, result: TrainingResult) -> str:
-    """The figures of the test, and what was written."""
+    """The figures of the test, and where the graph and the labels are."""
     lines = _kept(config, result)
     if config.print_misclassified_test_images and result.test is not None:
         lines += ["", "=== MISCLASSIFIED TEST IMAGES ==="]
@@ -81,11 +98,8 @@ def result_text(config: Config, result: TrainingResult) -> str:
         lines += _figures(result.test.figures, len(result.labels))
         lines += _confused(result.test.most_confused)
         lines.append(f"Final test accuracy = {result.test.accuracy:.1%} (N={result.test.n})")
-    if result.problems is not None:
-        lines += _problems(result.problems, shown(config.data_health_path))
-    if config.report_dir is not None:
-        lines.append(f"report  {shown(Path(config.report_dir) / REPORT_FILE)}")
     lines += [
+        "",
         f"graph   {shown(config.output_graph)}",
         f"labels  {shown(config.output_labels)}",
         f"use it  {_label_image_command(config)}",
@@ -102,8 +116,7 @@ def _kept(config: Config, result: TrainingResult) -> list[str]:
         )
     if fitted.step < fitted.steps:
         lines.append(
-            f"Kept step {fitted.step}, which had the lowest cross-entropy on the validation set, "
-            f"{fitted.cross_entropy:.4f}."
+            f"Kept step {fitted.step}: the validation set shows that it is better than the last."
         )
     if config.calibrate:
         lines.append(f"Calibrated: logits divided by {result.temperature:.3f}.")
@@ -135,8 +148,8 @@ def _confused(confusions: Sequence[Confusion]) -> list[str]:
 def _problems(problems: Sequence[Problem], path: str) -> list[str]:
     counts = Counter(problem.kind for problem in problems)
     if not counts:
-        return ["data health: nothing found"]
-    lines = ["", "data health"]
+        return ["data health: nothing found", ""]
+    lines = ["data health"]
     lines += [f"{counts[kind]:>6}  {kind}: {KINDS[kind]}" for kind in KINDS if counts[kind]]
     return [*lines, f"        listed in {path}", ""]
 

@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,8 @@ import numpy as np
 from bottlenecks.builder import BuildReport, CachedImage
 from bottlenecks.errors import ImageFolderError
 from bottlenecks.vectors import InMemory, OnDisk, Vectors
-from retrain.split import MIN_IMAGES, SetName, split_label
+from retrain.groups import grouping
+from retrain.split import MIN_IMAGES, Member, split
 
 FEW_IMAGES = 20  # below this retrain.py warned
 LEFT_OUT = "left out"
@@ -51,13 +52,38 @@ class Subset:
 class Dataset:
     """Sorted ``labels`` (y counts in them), all readable images, and the three sets of them.
 
-    ``set_of`` has the name of the set of each image of ``everything``, or `LEFT_OUT` for a
-    training image whose very content is in another set too: trained on, it would flatter the test.
+    ``set_of`` has the name of the set of each image of ``everything``, or `LEFT_OUT` for an image
+    whose very content is in another set that counts for more; ``groups`` the name of its group,
+    None where each is on its own.
     """
 
     labels: tuple[str, ...]
     everything: Subset
     set_of: np.ndarray
+    groups: Sequence[str] | None = None
+
+    @functools.cached_property
+    def units(self) -> np.ndarray:
+        """(n,) int64: images with the same number are of one group or content, however linked.
+
+        A model that has seen one of them has seen all. The order of the numbers is that of
+        the contents' hashes, so it hangs on no name.
+        """
+        keys = [image.key for image in self.everything.images]
+        content = _numbered(keys, sorted(set(keys)))
+        if self.groups is None:
+            return content
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        group = _numbered(self.groups, set(self.groups)) + len(keys)
+        links = coo_array((np.ones(len(keys)), (content, group)), (2 * len(keys),) * 2)
+        _, component = connected_components(links, directed=False)
+        _, unit = np.unique(component[content], return_inverse=True)
+        lowest = np.full(int(unit.max(initial=-1)) + 1, len(keys))
+        np.minimum.at(lowest, unit, content)
+        units: np.ndarray = np.argsort(np.argsort(lowest))[unit]
+        return units
 
     @functools.cached_property
     def training(self) -> Subset:
@@ -73,11 +99,17 @@ class Dataset:
 
     @property
     def left_out(self) -> int:
-        """How many training images are left out."""
+        """How many images are left out."""
         return int((self.set_of == LEFT_OUT).sum())
 
     def _subset(self, name: str) -> Subset:
         return self.everything.select(np.flatnonzero(self.set_of == name))
+
+
+def _numbered(names: Sequence[Hashable], different: Iterable[Hashable]) -> np.ndarray:
+    """(n,) int64: the place of each of ``names`` among the ``different`` ones."""
+    number = {name: i for i, name in enumerate(different)}
+    return np.array([number[name] for name in names], np.int64)
 
 
 def check_counts(counts: Mapping[str, int]) -> None:
@@ -99,10 +131,20 @@ def check_counts(counts: Mapping[str, int]) -> None:
             )
 
 
-def assemble(report: BuildReport, validation_percentage: int, testing_percentage: int) -> Dataset:
+def assemble(
+    report: BuildReport,
+    validation_percentage: int,
+    testing_percentage: int,
+    group_by: str | None = None,
+) -> Dataset:
     """Split the readable images of ``report`` and read their vectors.
 
-    Raises `ImageFolderError` for too few images or labels.
+    ``group_by`` is that of `retrain.groups.grouping`. An image that is in two sets stays in one:
+    before all in testing, then in validation, so that neither the training nor the choices made
+    by the validation set know a test image.
+
+    Raises `ImageFolderError` for too few images or labels, and for a label without an image to
+    train on; `UsageError` for a ``group_by`` that cannot be used.
     """
     check_counts(report.counts)
     for label, count in report.counts.items():
@@ -113,21 +155,18 @@ def assemble(report: BuildReport, validation_percentage: int, testing_percentage
                 count,
                 FEW_IMAGES,
             )
-    by_label: dict[str, list[CachedImage]] = {label: [] for label in report.counts}
-    for image in report.images:
-        by_label[image.label].append(image)
-    sets: dict[str, SetName] = {}
-    for images in by_label.values():
-        relpaths = [image.relpath for image in images]
-        sets |= split_label(relpaths, validation_percentage, testing_percentage)
-
-    held_out = {image.key for image in report.images if sets[image.relpath] != "training"}
+    group_of = grouping(group_by)
+    members = [Member(i.label, i.relpath, group_of(i.relpath)) for i in report.images]
+    sets = split(members, validation_percentage, testing_percentage)
+    counts_most: dict[bytes, str] = {}  # the set that the images of a content count in
+    for name in ("training", "validation", "testing"):
+        counts_most |= {i.key: name for i in report.images if sets[i.relpath] == name}
 
     def set_of(image: CachedImage) -> str:
         name = sets[image.relpath]
-        return LEFT_OUT if name == "training" and image.key in held_out else name
+        return name if name == counts_most[image.key] else LEFT_OUT
 
-    number = {label: i for i, label in enumerate(by_label)}
+    number = {label: i for i, label in enumerate(report.counts)}
     keys = [image.key for image in report.images]
     everything = Subset(
         report.images,
@@ -136,12 +175,34 @@ def assemble(report: BuildReport, validation_percentage: int, testing_percentage
         else InMemory(report.cache.read(keys)),
         np.array([number[image.label] for image in report.images], np.int64),
     )
-    dataset = Dataset(tuple(by_label), everything, np.array([set_of(i) for i in report.images]))
-    trained_on = np.bincount(dataset.training.y, minlength=len(number))
-    if not trained_on.all():
-        label = dataset.labels[int(trained_on.argmin())]
-        raise ImageFolderError(
-            f"no image of the label {label!r} is left to train on: all that are not held out are "
-            "copies of validation or test images; add different ones"
-        )
+    dataset = Dataset(
+        tuple(number),
+        everything,
+        np.array([set_of(i) for i in report.images]),
+        [member.group for member in members],
+    )
+    _check_sets(dataset, validation_percentage, testing_percentage)
     return dataset
+
+
+def _check_sets(dataset: Dataset, validation_percentage: int, testing_percentage: int) -> None:
+    """Raise `ImageFolderError` for a label that is not trained on; warn of one that is not tested.
+
+    Both can come of copies, and of labels that are one group or two.
+    """
+    for name, share in (("training", 100), ("testing", testing_percentage)):
+        counts = np.bincount(getattr(dataset, name).y, minlength=len(dataset.labels))
+        if not share or counts.all():
+            continue
+        missing = [dataset.labels[i] for i in np.flatnonzero(counts == 0)]
+        if name == "training":
+            raise ImageFolderError(
+                f"no image of the label {missing[0]!r} is left to train on: all that are not held "
+                "out are copies of validation or test images; add different ones"
+            )
+        log.warning(
+            "no image of %s is tested on: it has too few groups, or copies alone",
+            ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else ""),
+        )
+    if validation_percentage and not len(dataset.validation):
+        log.warning("there is no validation set: all its images are copies of test images")

@@ -39,7 +39,7 @@ class Figures:
     top_5_accuracy: Figure
     mean_label_accuracy: Figure  # of the labels' recalls: each label counts the same
     cross_entropy: Figure
-    calibration_error: Figure  # mean distance of confidence and accuracy
+    calibration_error: Figure  # mean distance of confidence and accuracy, but for chance's part
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,16 @@ def score(probabilities: np.ndarray, y: np.ndarray) -> Score:
     """``probabilities`` (n, C) against labels ``y`` (n,); n > 0."""
     return Score(
         accuracy=float((probabilities.argmax(axis=1) == y).mean()),
-        cross_entropy=float(_losses(probabilities, y).mean()) + 0.0,
+        cross_entropy=float(losses_of(probabilities, y).mean()) + 0.0,
         n=len(y),
     )
+
+
+def losses_of(probabilities: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(n,) float64 the cross-entropy, in nats, of each image of label ``y`` (n,)."""
+    own = probabilities[np.arange(len(y)), y]
+    losses: np.ndarray = -np.log(np.clip(own, _SMALLEST, 1.0), dtype=np.float64)
+    return losses
 
 
 def figures(probabilities: np.ndarray, y: np.ndarray, seed: int = 0) -> Figures:
@@ -79,47 +86,60 @@ def figures(probabilities: np.ndarray, y: np.ndarray, seed: int = 0) -> Figures:
     images, (sum of weights)^2 / sum of their squares (Kish 1965, "Survey Sampling"), where an image
     weighs 1 / images of its label; and MOVER of the labels' own (Zou & Donner 2008). The others are
     bootstraps over the images (Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter
-    13): percentiles for the cross-entropy; reversed ones for the calibration error, to which
-    resampling adds, from 0 where scores that are right as often as they say err as much by chance.
-    All are seeded by ``seed``.
+    13), their percentiles; for the calibration error from 0 where scores that are right as often
+    as they say err as much by chance. All are seeded by ``seed``.
+
+    Of the calibration error, what such scores err by chance is taken off, in squares: binned over
+    62 images it is 9 % for a calibrated classifier (the bias that Kumar et al. 2019, "Verified
+    Uncertainty Calibration", section 5, and Roelofs et al. 2022 describe). In simulations of 62 to
+    1,500 images and errors of 0 to 22 % the mean of the rest is within 3 points of the truth.
     """
     n = len(y)
     right = probabilities.argmax(axis=1) == y
     own = probabilities[np.arange(n), y]
     in_top_5 = (probabilities >= own[:, None]).sum(axis=1) <= 5  # its own among them
-    losses, confidence = _losses(probabilities, y), probabilities.max(axis=1)
+    losses, confidence = losses_of(probabilities, y), probabilities.max(axis=1)
     bins = _bins(confidence)
 
     def calibration_error(rows: np.ndarray) -> float:
         return _binned_error(bins[rows], confidence[rows] - right[rows])
 
     bootstrap = _Bootstrap(n, seed)
-    calibration = bootstrap(calibration_error)
-    twice = 2 * calibration.value
-    low, high = twice - calibration.high, twice - calibration.low
-    if calibration.value <= _calibrated_error(confidence, bins, seed):
+    binned = bootstrap(calibration_error)
+    by_chance = _calibrated_errors(confidence, bins)
+    # Chance and a real error add up like independent deviations, in squares; resampling adds
+    # chance once more.
+    value, low, high = (
+        float(np.sqrt(max(0.0, x**2 - times * np.mean(by_chance) ** 2)))
+        for x, times in ((binned.value, 1), (binned.low, 2), (binned.high, 2))
+    )
+    if binned.value <= np.quantile(by_chance, _TAILS[1]):
         low = 0.0
     return Figures(
         accuracy=_share(right),
         top_5_accuracy=_share(in_top_5),
         mean_label_accuracy=_mean_label_accuracy(right, y),
         cross_entropy=bootstrap(lambda rows: float(losses[rows].mean())),
-        calibration_error=_around(calibration.value, low, high, n),
+        calibration_error=_around(value, low, high, n),
     )
 
 
-def _calibrated_error(confidence: np.ndarray, bins: np.ndarray, seed: int) -> float:
-    """The calibration error that scores which are right as often as they say stay below, 97.5 %."""
-    random = np.random.default_rng((seed, 6))
-    errors = [
-        _binned_error(bins, confidence - (random.random(len(confidence)) < confidence))
-        for _ in range(100)
-    ]
-    return float(np.quantile(errors, _TAILS[1]))
+def _calibrated_errors(confidence: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    """(100,) binned calibration errors of scores that are right as often as they say."""
+    random = np.random.default_rng(6)
+    return np.array(
+        [
+            _binned_error(bins, confidence - (random.random(len(confidence)) < confidence))
+            for _ in range(100)
+        ]
+    )
 
 
 def _binned_error(bins: np.ndarray, excess: np.ndarray) -> float:
-    """The calibration error of images whose confidence is ``excess`` (n,) above being right."""
+    """The mean over bins, by their images, of how far confidence is off being right.
+
+    ``excess`` (n,) is by how much each image's confidence is above being right, 0 or 1.
+    """
     return float(np.abs(np.bincount(bins, excess)).sum() / len(excess))
 
 
@@ -173,12 +193,6 @@ def reliability(probabilities: np.ndarray, y: np.ndarray) -> list[tuple[float, f
 def _bins(confidence: np.ndarray) -> np.ndarray:
     """(n,) the bin of each confidence in [0, 1]; all are equally wide."""
     return np.minimum((confidence * _CALIBRATION_BINS).astype(np.int64), _CALIBRATION_BINS - 1)
-
-
-def _losses(probabilities: np.ndarray, y: np.ndarray) -> np.ndarray:
-    own = probabilities[np.arange(len(y)), y]
-    losses: np.ndarray = -np.log(np.clip(own, _SMALLEST, 1.0), dtype=np.float64)
-    return losses
 
 
 def _share(right: np.ndarray) -> Figure:

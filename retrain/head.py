@@ -94,6 +94,19 @@ def usual_l2(classes: int, images: int) -> float:
     return float(_L2 / (classes * np.sqrt(images)))
 
 
+def label_weights(y: np.ndarray, classes: int, class_balance: str) -> np.ndarray:
+    """(C,) float32: how much an image of each label counts, 1 on average over the images ``y``.
+
+    "sampling" balances by what is drawn; how much images count in it comes to the same as with
+    "weights".
+    """
+    if class_balance == "none":
+        return np.ones(classes, np.float32)
+    counts = np.bincount(y, minlength=classes)
+    weights: np.ndarray = (len(y) / (classes * np.maximum(counts, 1))).astype(np.float32)
+    return weights
+
+
 class Fit:
     """Softmax regression on cached vectors, a step at a time.
 
@@ -129,9 +142,8 @@ class Fit:
         self._y = y
         self.l2 = 0.0 if classic else usual_l2(classes, len(y)) if l2 is None else l2
         counts = np.bincount(y, minlength=classes)
-        self._class_weights = np.ones(classes, np.float32)
-        if class_balance == "weights":
-            self._class_weights = (len(y) / (classes * counts)).astype(np.float32)
+        weighted = class_balance if class_balance == "weights" else "none"
+        self._class_weights = label_weights(y, classes, weighted)
         random = np.random.default_rng(seed)
         if classic or class_balance == "sampling":
             batches = _balanced_batches(y, counts, batch_size, random)

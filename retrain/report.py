@@ -60,7 +60,9 @@ def metrics(config: Config, result: TrainingResult) -> dict[str, Any]:
         "kept_step": fitted.step,
         "steps": fitted.steps,
         "l2": fitted.l2,
-        "tuning": [dataclasses.asdict(trial) for trial in result.trials],
+        "tuning": [dataclasses.asdict(trial) for trial in result.search.trials]
+        if result.search
+        else [],
         "temperature": result.temperature,
         "evaluations": [dataclasses.asdict(evaluation) for evaluation in fitted.evaluations],
         "test": None

@@ -19,9 +19,10 @@ from retrain.evaluate import (
     score,
     score_labels,
 )
-from retrain.fitting import Fitted, Trial
+from retrain.fitting import Fitted
 from retrain.head import Head
 from retrain.health import Problem
+from retrain.regularisation import Search
 
 _GUESSES = 3
 
@@ -75,7 +76,7 @@ class TrainingResult:
     images: dict[str, int]  # in each set
     head: Head
     fitted: Fitted
-    trials: tuple[Trial, ...]
+    search: Search | None  # None where the usual strength was taken
     temperature: float  # 1 unless calibrated
     test: Test | None
     problems: tuple[Problem, ...] | None

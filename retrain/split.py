@@ -1,9 +1,13 @@
-"""relpath -> training | validation | testing; pure, stable."""
+"""Images -> training | validation | testing, a whole group at a time; pure, stable."""
 
 import hashlib
 import os
+from collections import Counter, defaultdict
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, NamedTuple
+
+from bottlenecks.errors import ImageFolderError, shown
+from bottlenecks.images import ImageFolder
 
 SetName = Literal["validation", "testing", "training"]
 SETS: tuple[SetName, ...] = ("validation", "testing", "training")
@@ -11,44 +15,100 @@ MIN_IMAGES = 3  # one for each set
 
 _BUCKETS = 2**27  # retrain.py: MAX_NUM_IMAGES_PER_CLASS + 1
 
+# What the folders of a split are called that somebody else has made.
+_SETS = frozenset(
+    ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing")
+)
 
-def percentage(relpath: str) -> float:
-    """Where in [0, 100] an image falls, by the name of its file.
 
-    sha1 of ``relpath`` (``label/filename``) modulo 2**27 as a percentage, as retrain.py did
-    over the path as typed. What follows ``_nohash_`` in the file name is cut off, so that
-    variants of one photo (``a_nohash_1.jpg``, ``a_nohash_2.jpg``) stay together.
+class Member(NamedTuple):
+    """An image, and the group that it shares its set with; see `retrain.groups`."""
+
+    label: str
+    relpath: str
+    group: str
+
+
+def percentage(name: str) -> float:
+    """Where in [0, 100] a group falls, by its name.
+
+    sha1 of ``name`` modulo 2**27 as a percentage. For a photo on its own the name is
+    ``label/filename``, so that it falls where retrain.py put it, which hashed the path as typed.
     """
-    folder, slash, name = relpath.rpartition("/")
-    hashed = os.fsencode(folder + slash + name.split("_nohash_")[0])
-    bucket = int(hashlib.sha1(hashed, usedforsecurity=False).hexdigest(), 16) % _BUCKETS
-    return bucket * (100.0 / (_BUCKETS - 1))
+    digest = hashlib.sha1(os.fsencode(name), usedforsecurity=False).hexdigest()
+    return int(digest, 16) % _BUCKETS * (100.0 / (_BUCKETS - 1))
 
 
-def split_label(
-    relpaths: Iterable[str], validation_percentage: int, testing_percentage: int
+def split(
+    members: Iterable[Member], validation_percentage: int, testing_percentage: int
 ) -> dict[str, SetName]:
-    """Give each image of *one* label its set, by its name alone.
+    """Give each image its set, by the name of its group alone. Returns relpath -> set.
 
-    With `MIN_IMAGES` images or more, no set whose share is above 0 stays empty: it borrows the
-    image with the lowest percentage. Adding images moves no others than borrowed ones,
-    because the borrowed are always the first in that order.
+    Where a set whose share is above 0 would have no image of a label, it borrows the label's
+    group with the lowest percentage; but for training, only if no other label loses its only one
+    in a set for it. A label of two groups has none in validation, one of a single group is
+    trained on alone. Adding images moves no others than borrowed ones, because the borrowed are
+    always the first in that order.
     """
-    places = {relpath: percentage(relpath) for relpath in relpaths}
-    result: dict[str, SetName] = {}
-    for relpath, place in places.items():
-        if place < validation_percentage:
-            result[relpath] = "validation"
-        elif place < validation_percentage + testing_percentage:
-            result[relpath] = "testing"
-        else:
-            result[relpath] = "training"
-    if len(places) < MIN_IMAGES:
-        return result
-    shares = dict(
-        zip(SETS, (validation_percentage, testing_percentage, 100), strict=True)
-    )  # training's own share is above 0 as the others' sum is below 100
-    lowest_first = iter(sorted(places, key=lambda relpath: (places[relpath], os.fsencode(relpath))))
-    while empty := [s for s in SETS if shares[s] > 0 and s not in result.values()]:
-        result[next(lowest_first)] = empty[0]
-    return result
+    members = tuple(members)
+    places = {group: percentage(group) for group in {member.group for member in members}}
+    sets = {
+        group: _own_set(place, validation_percentage, testing_percentage)
+        for group, place in places.items()
+    }
+    groups_of: dict[str, set[str]] = defaultdict(set)
+    labels_of: dict[str, set[str]] = defaultdict(set)
+    for member in members:
+        groups_of[member.label].add(member.group)
+        labels_of[member.group].add(member.label)
+    shares = {"training": 100, "testing": testing_percentage, "validation": validation_percentage}
+    wanted = [name for name, share in shares.items() if share > 0]
+    # How many groups of each label each set has.
+    counts = {label: Counter(sets[g] for g in groups) for label, groups in groups_of.items()}
+    for label in sorted(groups_of):
+        groups = groups_of[label]
+        most = wanted[: len(groups)]
+        for group in sorted(groups, key=lambda g: (places[g], os.fsencode(g))):
+            empty = [name for name in SETS if name in most and not counts[label][name]]
+            # Its own label is filled up again by what comes next, but for what it is trained on.
+            losers = labels_of[group] - ({label} if sets[group] != "training" else set())
+            spared = all(counts[loser][sets[group]] > 1 for loser in losers)
+            to = next((name for name in empty if spared or name == "training"), None)
+            if to is not None:
+                for one in labels_of[group]:
+                    counts[one][sets[group]] -= 1
+                    counts[one][to] += 1
+                sets[group] = to
+    return {member.relpath: sets[member.group] for member in members}
+
+
+def check_is_no_split(folder: ImageFolder) -> None:
+    """Raise `ImageFolderError` where the folders are the sets of a ready-made split.
+
+    That is, ``train/daisy/a.jpg`` and ``validation/daisy/b.jpg``: all are called as sets are, and
+    hold folders, of which some are called the same. What is trained on them would tell "train"
+    from "validation".
+    """
+    if not set(folder.counts) <= _SETS or len(folder.counts) < 2:
+        return
+    inner: dict[str, set[str]] = defaultdict(set)
+    for image in folder.images:
+        parts = image.relpath.split("/")
+        inner[parts[0]].add(parts[1] if len(parts) > 2 else "")
+    labels = set.intersection(*inner.values()) - {""}
+    if labels:
+        sets = ", ".join(shown(name) for name in sorted(inner))
+        first = next(
+            name for name in sorted(inner, key=lambda name: not name.lower().startswith("train"))
+        )
+        raise ImageFolderError(
+            f"{shown(folder.root)} is a ready-made split: its folders {sets} hold the same labels, "
+            f"such as {shown(min(labels))}; put the photos of a label into one folder, or train on "
+            f"one set, which is split anew: --image_dir {shown(os.path.join(folder.root, first))}"
+        )
+
+
+def _own_set(place: float, validation_percentage: int, testing_percentage: int) -> SetName:
+    if place < validation_percentage:
+        return "validation"
+    return "testing" if place < validation_percentage + testing_percentage else "training"

@@ -1,19 +1,24 @@
 """train(): config -> build, split, fit, evaluate, report, export."""
 
+import dataclasses
 from contextlib import ExitStack
 
 import numpy as np
 
 from bottlenecks import atomic
 from bottlenecks.builder import BuildReport, Progress, build
+from bottlenecks.errors import OutputError, RetrainError, UsageError, if_interrupted
 from bottlenecks.images import scan
 from bottlenecks.inception import InceptionV3, NetworkExtractor
 from retrain.config import Config
 from retrain.dataset import Dataset, assemble, check_counts
 from retrain.export import graph_bytes, write
-from retrain.fitting import Evaluation, Trial, find_temperature, fit_head, tune
+from retrain.fitting import Evaluation, find_temperature, fit_head
+from retrain.groups import check_groups
 from retrain.health import count_folds, different_images, examine, table
+from retrain.regularisation import Search, search
 from retrain.results import TrainingResult, test_head
+from retrain.split import check_is_no_split
 from retrain.summaries import Summaries
 
 
@@ -29,11 +34,17 @@ class Listener:
     def split(self, dataset: Dataset) -> None:
         """The sets are made and their vectors can be read."""
 
-    def tuned(self, trials: list[Trial], l2: float) -> None:
-        """The strength of the regularisation was searched, and ``l2`` is the best."""
+    def searched(self, search: Search) -> None:
+        """The strength of the regularisation was searched."""
 
     def evaluated(self, evaluation: Evaluation) -> None:
         """Called every ``eval_step_interval`` steps and after the last."""
+
+    def trained(self, result: TrainingResult) -> None:
+        """The graph and its labels are written; ``result.problems`` are yet to be looked for."""
+
+    def finished(self, result: TrainingResult) -> None:
+        """All is written."""
 
 
 def train(
@@ -44,14 +55,18 @@ def train(
 ) -> TrainingResult:
     """Train a classifier for ``config.image_dir`` and write its graph, labels and report.
 
-    Stage one runs first for the images that have no vector yet. ``extractor`` stands in for
-    InceptionV3.
+    Stage one runs first for the images that have no vector yet. The graph and its labels are
+    written before anything else is made, so that no failure there loses them. ``extractor``
+    stands in for InceptionV3.
 
     Raises what `bottlenecks.build` raises, and `ImageFolderError` for fewer than two labels or
-    three images of one, before anything is computed or written.
+    three images of one, before anything is computed or written; `OutputError` where the report
+    cannot be made.
     """
     folder = scan(config.image_dir)
+    check_is_no_split(folder)
     check_counts(folder.counts)
+    check_groups(config.group_by, [image.relpath for image in folder.images])
     if config.checks_data_health:
         count_folds(folder.counts, config.data_health_folds)
     config.check_outputs()
@@ -59,30 +74,38 @@ def train(
     listener = listener or Listener()
     report = build(config, extractor=extractor, folder=folder, on_progress=listener.progress)
     del folder  # a million images take much memory
-    listener.built(report)
-    dataset = assemble(report, config.validation_percentage, config.testing_percentage)
-    if config.checks_data_health:  # again, without unreadable images and copies
-        count_folds(different_images(dataset), config.data_health_folds)
-    listener.split(dataset)
-    result = _train(config, dataset, listener)
-    graph = graph_bytes(extractor.frozen, result.head, config.final_tensor_name)
-    write(config.output_graph, graph, config.output_labels, dataset.labels)
-    if result.problems is not None:
-        config.data_health_path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_text(config.data_health_path, table(result.problems))
-    if config.report_dir is not None:
-        from retrain.report import write_report  # matplotlib takes a while to import
-
-        write_report(config, result)
+    with if_interrupted("no graph was written; the bottlenecks are kept for the next run"):
+        listener.built(report)
+        dataset = assemble(
+            report, config.validation_percentage, config.testing_percentage, config.group_by
+        )
+        if config.checks_data_health:  # again, without unreadable images and copies
+            count_folds(different_images(dataset), config.data_health_folds)
+        listener.split(dataset)
+        result = _train(config, dataset, listener)
+        graph = graph_bytes(extractor.frozen, result.head, config.final_tensor_name)
+        write(config.output_graph, graph, config.output_labels, dataset.labels)
+    with if_interrupted("the graph and the labels are written, what comes after them is not"):
+        listener.trained(result)
+        if config.checks_data_health:
+            result = dataclasses.replace(result, problems=tuple(examine(config, dataset)))
+        _write_report(config, result)
+        listener.finished(result)
     return result
 
 
 def _train(config: Config, dataset: Dataset, listener: Listener) -> TrainingResult:
-    trials = tune(config, dataset) if config.tune else []
-    l2 = None
-    if trials:
-        l2 = min(trials, key=lambda trial: trial.cross_entropy).l2
-        listener.tuned(trials, l2)
+    searched = None
+    if config.recipe != "classic":
+        searched = search(
+            dataset, thorough=config.tune, class_balance=config.class_balance, seed=config.seed
+        )
+        if searched is not None:
+            listener.searched(searched)
+        elif config.tune:
+            raise UsageError(
+                "--tune has too few photos of a label to cross-validate with; leave it out"
+            )
     with ExitStack() as stack:
         summaries = None
         if config.summaries_dir:
@@ -93,9 +116,10 @@ def _train(config: Config, dataset: Dataset, listener: Listener) -> TrainingResu
             if summaries is not None:
                 summaries.add_evaluation(evaluation, weights)
 
+        l2 = None if searched is None else searched.l2
         fitted = fit_head(config, dataset, l2, on_evaluation)
         head, temperature = fitted.head, 1.0
-        if config.calibrate:
+        if config.calibrate and len(dataset.validation):
             temperature = find_temperature(head, dataset.validation)
             head = head.at_temperature(temperature)
         test = test_head(config, dataset, head)
@@ -107,8 +131,28 @@ def _train(config: Config, dataset: Dataset, listener: Listener) -> TrainingResu
         | {"left_out": dataset.left_out},
         head=head,
         fitted=fitted,
-        trials=tuple(trials),
+        search=searched,
         temperature=temperature,
         test=test,
-        problems=tuple(examine(config, dataset)) if config.checks_data_health else None,
+        problems=None,
     )
+
+
+def _write_report(config: Config, result: TrainingResult) -> None:
+    if result.problems is not None:
+        config.data_health_path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_text(config.data_health_path, table(result.problems))
+    if config.report_dir is None:
+        return
+    from retrain.report import write_report  # matplotlib takes a while to import
+
+    try:
+        write_report(config, result)
+    except (RetrainError, OSError, MemoryError):
+        raise
+    except Exception as error:  # a font, a setting of matplotlib's, ...
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise OutputError(
+            f"cannot make the report: {reason}; the graph and the labels are written: "
+            "run the same command again without --report_dir to see the figures alone"
+        ) from error

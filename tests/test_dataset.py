@@ -13,7 +13,8 @@ from bottlenecks.errors import ImageFolderError
 from bottlenecks.vectors import InMemory, OnDisk
 from retrain import dataset as dataset_module
 from retrain.dataset import Dataset, Subset, assemble, check_counts
-from retrain.split import split_label
+from retrain.groups import on_its_own
+from retrain.split import Member, split
 
 LABELS = ("ant", "bee", "cat")
 
@@ -66,7 +67,7 @@ def test_each_image_is_in_the_set_that_the_split_gives_it(dataset: Dataset) -> N
     assert len(found) == 95 == sum(map(len, subsets(dataset).values()))
     for label in LABELS:
         own = {path: name for path, name in found.items() if path.startswith(label)}
-        assert own == split_label(own, 20, 30)
+        assert own == split((Member(label, path, on_its_own(path)) for path in own), 20, 30)
 
 
 def test_a_share_of_0_gives_an_empty_set_of_the_right_shape(tmp_path: Path) -> None:
@@ -218,18 +219,27 @@ def test_all_training_copies_of_one_image_are_left_out(tmp_path: Path) -> None:
     assert sets_of(after) == {**sets_of(before), **dict.fromkeys(copies, "left out")}
 
 
-@pytest.mark.parametrize(
-    ("copy", "original"),
-    [("training", "training"), ("validation", "testing"), ("testing", "testing")],
-)
-def test_other_copies_stay_where_they_are(tmp_path: Path, copy: str, original: str) -> None:
-    """What is not trained on flatters nothing, and what is measured on is not touched."""
+@pytest.mark.parametrize("name", ["training", "validation", "testing"])
+def test_copies_in_one_set_stay_where_they_are(tmp_path: Path, name: str) -> None:
     report = report_of(tmp_path, {"ant": 40, "bee": 30})
     before = assemble(report, 20, 30)
-    copies = {relpaths(before, copy, "bee")[0]: relpaths(before, original, "bee")[-1]}
+    copies = {relpaths(before, name, "bee")[0]: relpaths(before, name, "bee")[-1]}
     after = assemble(with_copies(report, copies), 20, 30)
     assert after.left_out == 0
     assert sets_of(after) == sets_of(before)
+
+
+@pytest.mark.parametrize("label", ["ant", "bee"], ids=["of its label", "of another label"])
+def test_a_validation_copy_of_a_test_image_is_left_out(tmp_path: Path, label: str) -> None:
+    """Which step and strength are best must not be chosen by a test image."""
+    report = report_of(tmp_path, {"ant": 40, "bee": 30})
+    before = assemble(report, 20, 30)
+    copy, original = relpaths(before, "validation", "bee")[0], relpaths(before, "testing", label)[0]
+    after = assemble(with_copies(report, {copy: original}), 20, 30)
+    assert after.left_out == 1
+    assert sets_of(after) == {**sets_of(before), copy: "left out"}
+    back = assemble(with_copies(report, {original: copy}), 20, 30)
+    assert sets_of(back) == sets_of(after)
 
 
 def test_the_sets_are_all_that_is_not_left_out(tmp_path: Path) -> None:
@@ -253,3 +263,53 @@ def test_a_label_whose_training_images_are_all_copies_is_an_error_that_names_it(
         assemble(with_copies(report, copies), 10, 10)
     copies.popitem()
     assert len(relpaths(assemble(with_copies(report, copies), 10, 10), "training", "bee")) == 1
+
+
+# What belongs together.
+
+
+def test_groups_share_a_set_and_a_unit(tmp_path: Path) -> None:
+    report = report_of(tmp_path, {"ant": 40, "bee": 30})
+    dataset = assemble(report, 20, 30, r"(\d)\.jpg$")  # by the last digit, over both labels
+    sets: dict[str, set[str]] = {}
+    for relpath, name in sets_of(dataset).items():
+        sets.setdefault(relpath[-5], set()).add(name)
+    assert len(sets) == 10
+    assert all(len(names) == 1 for names in sets.values())
+    assert len(set(dataset.units.tolist())) == 10
+    digits = [image.relpath[-5] for image in dataset.everything.images]
+    assert len(set(zip(digits, dataset.units.tolist(), strict=True))) == 10
+
+
+def test_units_are_chained_by_copies_and_groups(tmp_path: Path) -> None:
+    report = report_of(tmp_path, {"ant": 6, "bee": 6})
+    names = [image.relpath for image in report.images]
+    report = with_copies(report, {names[0]: names[7]})  # links ant/000 with bee/001
+    pattern = r"ant/00[01]|bee/00[12]"
+    alone, grouped = assemble(report, 0, 0), assemble(report, 0, 0, f"({pattern})")
+    assert len(set(alone.units.tolist())) == 11
+    assert len(set(grouped.units.tolist())) == 11
+    named = assemble(report, 0, 0, r"ant/00[01]()|bee/00[12]()")
+    del named
+    one = assemble(report, 0, 0, r"(ant|bee)/00[0-2]")
+    units = dict(zip(names, one.units.tolist(), strict=True))
+    assert len({units[name] for name in names if name[-5] in "012"}) == 1
+    assert len(set(units.values())) == 1 + 6
+
+
+def test_units_hang_on_contents_and_not_on_names(tmp_path: Path) -> None:
+    report = report_of(tmp_path, {"ant": 6, "bee": 6})
+    backwards = replace(report, images=report.images[::-1])
+    np.testing.assert_array_equal(
+        assemble(backwards, 10, 10).units[::-1], assemble(report, 10, 10).units
+    )
+
+
+def test_a_label_of_one_group_is_trained_on_and_not_tested_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        dataset = assemble(report_of(tmp_path, {"ant": 20, "bee": 20}), 10, 10, "^bee")
+    assert {name for path, name in sets_of(dataset).items() if path[0] == "b"} == {"training"}
+    (message,) = [r.getMessage() for r in caplog.records if "tested" in r.getMessage()]
+    assert "'bee'" in message
