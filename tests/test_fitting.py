@@ -125,10 +125,10 @@ def test_a_few_validation_images_do_not_choose_a_step_by_chance(interval: int) -
     """Which of the first steps is the best by a few images, is chance; the last one is trained."""
     early = 0
     for seed in range(8):
-        dataset = overlapping(training=200, validation=30, noise=0.0, seed=seed)
-        settings = config(eval_step_interval=interval)
-        fitted = fit_head(settings, dataset, 1.0)
-        heads = heads_of_evaluated_steps(settings, dataset, 1.0)
+        dataset = overlapping(training=900, validation=10, noise=0.0, seed=seed)
+        settings = config(eval_step_interval=interval, learning_rate=0.005)
+        fitted = fit_head(settings, dataset, 0.3)
+        heads = heads_of_evaluated_steps(settings, dataset, 0.3)
         losses = cross_entropies(heads, dataset.validation)
         assert fitted.step == fitted.steps == 200
         early += min(losses, key=losses.__getitem__) < 200
