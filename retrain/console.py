@@ -111,9 +111,7 @@ def _kept(config: Config, result: TrainingResult) -> list[str]:
     fitted = result.fitted
     lines = []
     if fitted.steps < config.how_many_training_steps:
-        lines.append(
-            f"Stopped: {fitted.steps - fitted.step} steps have not lowered the validation loss."
-        )
+        lines.append(f"Stopped: {config.patience} steps have not lowered the validation loss.")
     if fitted.step < fitted.steps:
         lines.append(
             f"Kept step {fitted.step}: the validation set shows that it is better than the last."

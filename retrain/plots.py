@@ -1,10 +1,12 @@
 """Figures -> PNG pictures, by matplotlib."""
 
+import functools
 import io
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -23,7 +25,22 @@ _FONTS = (
     *("Noto Sans Devanagari", "Noto Sans Thai", "Nirmala UI", "Tahoma"),
 )
 
+P = ParamSpec("P")
 
+
+def _in_the_house_style(plot: Callable[P, bytes]) -> Callable[P, bytes]:
+    """Draw with matplotlib's defaults, not with the user's, which may want LaTeX or other fonts."""
+
+    @functools.wraps(plot)
+    def draw(*args: P.args, **kwargs: P.kwargs) -> bytes:
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            return plot(*args, **kwargs)
+
+    return draw
+
+
+@_in_the_house_style
 def curve(evaluations: Sequence[Evaluation], kept: int, name: str) -> bytes:
     """A figure over the steps: ``name`` is "accuracy" or "cross_entropy", ``kept`` a step."""
     figure = Figure(figsize=(5, 3.4), layout="constrained")
@@ -47,6 +64,7 @@ def curve(evaluations: Sequence[Evaluation], kept: int, name: str) -> bytes:
     return _png(figure)
 
 
+@_in_the_house_style
 def confusion(matrix: np.ndarray, labels: Sequence[str]) -> bytes:
     """The confusion matrix (C, C), coloured by the share of a row; readable for 2 to 200 labels."""
     count = len(labels)
@@ -85,6 +103,7 @@ def confusion(matrix: np.ndarray, labels: Sequence[str]) -> bytes:
     return _png(figure)
 
 
+@_in_the_house_style
 def calibration(reliability: Sequence[tuple[float, float, int]]) -> bytes:
     """Accuracy over confidence; the area of a point is the number of its images."""
     figure = Figure(figsize=(4.2, 3.8), layout="constrained")

@@ -1,13 +1,14 @@
 """train(): config -> build, split, fit, evaluate, report, export."""
 
 import dataclasses
+import logging
 from contextlib import ExitStack
 
 import numpy as np
 
 from bottlenecks import atomic
 from bottlenecks.builder import BuildReport, Progress, build
-from bottlenecks.errors import OutputError, RetrainError, UsageError, if_interrupted
+from bottlenecks.errors import OutputError, RetrainError, if_interrupted
 from bottlenecks.images import scan
 from bottlenecks.inception import InceptionV3, NetworkExtractor
 from retrain.config import Config
@@ -20,6 +21,8 @@ from retrain.regularisation import Search, search
 from retrain.results import TrainingResult, test_head
 from retrain.split import check_is_no_split
 from retrain.summaries import Summaries
+
+log = logging.getLogger(__name__)
 
 
 class Listener:
@@ -103,9 +106,7 @@ def _train(config: Config, dataset: Dataset, listener: Listener) -> TrainingResu
         if searched is not None:
             listener.searched(searched)
         elif config.tune:
-            raise UsageError(
-                "--tune has too few photos of a label to cross-validate with; leave it out"
-            )
+            log.warning("a label has too few photos for --tune; the usual strength is taken")
     with ExitStack() as stack:
         summaries = None
         if config.summaries_dir:

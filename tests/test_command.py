@@ -10,12 +10,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from bottlenecks import command
 from bottlenecks.command import Parser, flag, run
-from bottlenecks.errors import RetrainError, UsageError
+from bottlenecks.errors import RetrainError, UsageError, if_interrupted
 from tests.conftest import ROOT
 
 
@@ -174,17 +175,26 @@ def test_a_bug_keeps_its_traceback() -> None:
         run(failing(ZeroDivisionError()))
 
 
-@pytest.mark.parametrize("resumable", [True, False])
-@pytest.mark.parametrize(
-    ("stop", "code"), [(KeyboardInterrupt(), 130), (command.Terminated(), 143)]
-)
-def test_interruptions(
-    stop: BaseException, code: int, resumable: bool, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("noted", [True, False])
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt, 130), (command.Terminated, 143)])
+def test_interruptions_say_how_things_stand(
+    stop: type[BaseException], code: int, noted: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(failing(stop), resumable=resumable) == code
-    err = capsys.readouterr().err
-    assert "interrupted" in err
-    assert ("same command" in err) is resumable
+    def main() -> int:
+        if not noted:
+            raise stop
+        with if_interrupted("all is lost"), if_interrupted("the rows are kept"):
+            raise stop
+
+    assert run(main) == code
+    expected = "interrupted; the rows are kept" if noted else "interrupted"
+    assert capsys.readouterr().err.strip() == expected
+
+
+def test_an_error_has_no_such_note() -> None:
+    with pytest.raises(ValueError) as caught, if_interrupted("the rows are kept"):
+        raise ValueError
+    assert not hasattr(caught.value, "__notes__")
 
 
 def test_sigterm_ends_main_even_where_exceptions_are_swallowed() -> None:
@@ -239,3 +249,42 @@ def test_a_reader_who_has_enough_is_no_error(text: str) -> None:
     finally:
         os.close(writer)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("finishes", [True, False])
+def test_work_is_finished_without_a_reader(stream: str, finishes: bool, tmp_path: Path) -> None:
+    """``python -m retrain ... | head -3``: the graph is the point of it."""
+    program = f"""
+import sys
+from bottlenecks.command import run
+def main():
+    for i in range(1000):
+        print("x" * 1000, file=sys.{stream}, flush=True)
+    open("done", "w").close()
+    return 0
+raise SystemExit(run(main, finishes={finishes}))
+"""
+    reader, writer = os.pipe()
+    os.close(reader)
+    other = "stderr" if stream == "stdout" else "stdout"
+    try:
+        result = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=tmp_path,
+            **{stream: writer, other: subprocess.PIPE},
+            timeout=60,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+    finally:
+        os.close(writer)
+    assert (tmp_path / "done").exists() == finishes
+    if finishes:
+        assert result.returncode == 0
+        assert not getattr(result, other)
+
+
+def test_the_streams_are_given_back() -> None:
+    before = sys.stdout, sys.stderr
+    run(lambda: print("x") or 0, finishes=True)
+    assert (sys.stdout, sys.stderr) == before

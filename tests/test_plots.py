@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -131,3 +132,13 @@ def test_no_screen_and_no_state_is_needed() -> None:
     )
     environment = {"PATH": "", "MPLBACKEND": "tkagg"}
     subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+
+
+def test_the_user_s_settings_of_matplotlib_neither_stop_nor_change_a_plot() -> None:
+    """A matplotlibrc that wants LaTeX, which is not installed, or a font of its own."""
+    plain = plots.curve(evaluations([10, 20]), 20, "accuracy")
+    with matplotlib.rc_context(
+        {"text.usetex": True, "font.size": 30, "axes.facecolor": "red", "savefig.format": "pdf"}
+    ):
+        assert plots.curve(evaluations([10, 20]), 20, "accuracy") == plain
+        assert matplotlib.rcParams["font.size"] == 30

@@ -82,7 +82,7 @@ def test_a_flag_that_does_nothing_yet_is_an_error(name: str, value: object) -> N
         config(**{name: value})
 
 
-@pytest.mark.parametrize(("name", "value"), [("tune", True), ("patience", 10), ("calibrate", True)])
+@pytest.mark.parametrize(("name", "value"), [("patience", 10), ("calibrate", True)])
 def test_what_looks_at_the_validation_set_needs_one(name: str, value: object) -> None:
     with pytest.raises(UsageError, match=f"--{name} needs a --validation_percentage above 0"):
         config(validation_percentage=0, **{name: value})

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bottlenecks.errors import ImageFolderError, OutputError
+from bottlenecks.errors import ImageFolderError, OutputError, UsageError
 from bottlenecks.vectors import InMemory, OnDisk
 from retrain import dataset as dataset_module
 from retrain import trainer
 from retrain.config import Config
 from retrain.evaluate import confusion_matrix, figures, most_confused, score, score_labels
-from retrain.fitting import TUNED, find_temperature
+from retrain.fitting import find_temperature
 from retrain.head import usual_l2
 from retrain.trainer import train
 from tests.conftest import COLOURS, Trained, make_dataset, photo, train_colours
@@ -200,15 +200,92 @@ def test_folds_are_counted_before_training_too(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["Dataset", "cache"]
 
 
-def test_the_strength_that_tuning_finds_is_trained_with(again: Again) -> None:
-    run = again(tune=True, seed=8)
-    trials, fitted = run.result.trials, run.result.fitted
-    usual = usual_l2(3, run.result.images["training"])
-    assert tuple(trial.l2 for trial in trials) == tuple(x * usual for x in TUNED)
-    best = min(trials, key=lambda trial: trial.cross_entropy)
-    assert (fitted.l2, fitted.cross_entropy) == (best.l2, best.cross_entropy)
-    untuned = again(seed=8).result
-    assert (untuned.trials, untuned.fitted.l2) == ((), usual)
+def test_the_strength_that_was_found_is_trained_with(again: Again) -> None:
+    usual = usual_l2(3, again().result.images["training"])
+    for tune, trials in ((False, 7), (True, 17)):
+        result = again(tune=tune, seed=8).result
+        assert result.search is not None
+        assert len(result.search.trials) == trials
+        assert result.fitted.l2 == result.search.l2 < usual  # the colours are easily told apart
+    assert again(seed=8, recipe="classic").result.search is None
+
+
+# What is trained is not lost.
+
+
+@pytest.mark.parametrize("what", ["retrain.trainer.examine", "retrain.report.write_report"])
+@pytest.mark.parametrize("stop_by", [RuntimeError, KeyboardInterrupt])
+def test_whatever_stops_data_health_or_report_the_graph_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, stop_by: type[BaseException]
+) -> None:
+    def fail(*_: object) -> None:
+        raise stop_by("no font")
+
+    monkeypatch.setattr(what, fail)
+    with pytest.raises((RuntimeError, OutputError, KeyboardInterrupt)) as caught:
+        train_colours(tmp_path, report_dir=str(tmp_path / "report"), how_many_training_steps=20)
+    graph, labels = (tmp_path / "graph.pb").read_bytes(), (tmp_path / "labels.txt").read_text()
+    assert labels == "cyan\nmagenta\nyellow\n"
+    if stop_by is KeyboardInterrupt:
+        assert caught.value.__notes__ == [
+            "the graph and the labels are written, what comes after them is not"
+        ]
+    elif what.endswith("write_report"):
+        assert isinstance(caught.value, OutputError)
+        assert "no font" in str(caught.value) and "--report_dir" in str(caught.value)
+    monkeypatch.undo()
+    assert train_colours(tmp_path, how_many_training_steps=20).graph.read_bytes() == graph
+
+
+def test_interrupted_while_training_there_is_no_graph_and_a_note_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "fit_head", interrupt)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train_colours(tmp_path)
+    assert caught.value.__notes__ == [
+        "no graph was written; the bottlenecks are kept for the next run"
+    ]
+    assert not (tmp_path / "graph.pb").exists()
+    monkeypatch.undo()
+    assert train_colours(tmp_path, how_many_training_steps=5).report.computed == 0
+
+
+# Photos that belong together, and splits that somebody else has made.
+
+
+def test_groups_share_a_set_in_training_too(tmp_path: Path) -> None:
+    run = train_colours(tmp_path, group_by=r"_(\d\d)\d\.jpg", how_many_training_steps=5)
+    groups = {
+        name: {image.relpath[-7:-5] for image in getattr(run.dataset, name).images}
+        for name in ("training", "validation", "testing")
+    }
+    assert sorted(g for found in groups.values() for g in found) == ["00", "01", "02"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "mention"),
+    [({"group_by": "none"}, "no two photos"), ({"group_by": "("}, "regular expression")],
+)
+def test_a_grouping_that_cannot_be_meant_is_found_before_anything_is_computed(
+    tmp_path: Path, settings: dict[str, str], mention: str
+) -> None:
+    with pytest.raises(UsageError, match=mention):
+        train_colours(tmp_path, **settings)
+    assert [path.name for path in tmp_path.iterdir()] == ["Dataset"]
+
+
+def test_a_ready_made_split_is_an_error_before_anything_is_computed(tmp_path: Path) -> None:
+    for name in ("train", "validation"):
+        make_dataset(tmp_path / "Dataset" / name, per_label=4)
+    with pytest.raises(ImageFolderError, match="ready-made split"):
+        train_colours(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["Dataset"]
+    run = train_colours(tmp_path, image_dir=str(tmp_path / "Dataset" / "train"))
+    assert run.result.labels == ("cyan", "magenta", "yellow")
 
 
 def test_calibration_divides_the_exported_logits(again: Again) -> None:
