@@ -34,8 +34,8 @@ bottlenecks:
 endif
 
 ifdef WEIGHTS
-bench: $(VENV)/installed-bench  ## measure (1 hour): make bench IMAGE_DIR=Dataset WEIGHTS=FILE
-	$(BIN)/python benchmarks/run.py '$(IMAGE_DIR)' '$(WEIGHTS)' $(ARGS)
+bench: $(VENV)/installed-bench  ## measure (2 hours): make bench IMAGE_DIR=Dataset WEIGHTS=FILE [ALSO="Dataset2 ..."]
+	$(BIN)/python benchmarks/run.py '$(IMAGE_DIR)' '$(WEIGHTS)' --also $(ALSO) $(ARGS)
 else
 bench:
 	@echo 'error: name photos and weights: make bench IMAGE_DIR=Dataset WEIGHTS=FILE' >&2; exit 2

@@ -21,15 +21,19 @@ PHOTOS = 128  # that a side works through in a round
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a benchmark measures with: photos in label folders, and a Keras weights file."""
+    """What a benchmark measures with: photos in label folders, and a Keras weights file.
+
+    ``also`` are other sets for the accuracy: photos in label folders, or an NPZ file of vectors.
+    """
 
     image_dir: str
     weights: str
+    also: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("image_dir", "weights"):
-            if not Path(getattr(self, name)).exists():
-                raise SystemExit(f"error: there is no {getattr(self, name)!r}")
+        for path in (self.image_dir, self.weights, *self.also):
+            if not Path(path).exists():
+                raise SystemExit(f"error: there is no {path!r}")
 
 
 @dataclass(frozen=True)
@@ -133,11 +137,14 @@ def main(measure: Callable[[Inputs], list[Finding]], question: str | None) -> No
     parser = argparse.ArgumentParser(description=question)
     parser.add_argument("image_dir", help="photos in label folders")
     parser.add_argument("weights", help="a Keras InceptionV3 weights file, without the top")
+    parser.add_argument("--also", nargs="*", default=[], help="other photos or vectors (.npz)")
     parser.add_argument("--json", help="also write the findings to this file")
     arguments = parser.parse_args()
-    findings = measure(
-        Inputs(str(Path(arguments.image_dir).resolve()), str(Path(arguments.weights).resolve()))
+    image_dir, weights, *also = (
+        str(Path(path).resolve())
+        for path in (arguments.image_dir, arguments.weights, *arguments.also)
     )
+    findings = measure(Inputs(image_dir, weights, tuple(also)))
     show(findings)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps([dataclasses.asdict(f) for f in findings]))

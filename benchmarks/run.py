@@ -23,6 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("image_dir", help="photos in label folders")
     parser.add_argument("weights", help="a Keras InceptionV3 weights file, without the top")
+    parser.add_argument("--also", nargs="*", default=[], help="other photos or vectors (.npz)")
     parser.add_argument("--only", nargs="*", help="names of benchmarks, as in bench_<name>.py")
     parser.add_argument("--output", default=HERE, type=Path, help="folder for the results")
     arguments = parser.parse_args()
@@ -32,7 +33,7 @@ def main() -> int:
     for name in names:
         print(f"\n{name}", flush=True)
         try:
-            results[name] = run(name, arguments.image_dir, arguments.weights)
+            results[name] = run(name, arguments.image_dir, arguments.weights, arguments.also)
         except subprocess.CalledProcessError:
             failed.append(name)
             continue
@@ -66,12 +67,12 @@ def earlier(folder: Path) -> dict[str, list[Finding]]:
     }
 
 
-def run(name: str, image_dir: str, weights: str) -> list[Finding]:
+def run(name: str, image_dir: str, weights: str, also: list[str]) -> list[Finding]:
     """Run one benchmark in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "findings.json"
         script = HERE / f"bench_{name}.py"
-        line = [sys.executable, script, image_dir, weights, "--json", output]
+        line = [sys.executable, script, image_dir, weights, "--json", output, "--also", *also]
         subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
         return [Finding(**finding) for finding in json.loads(output.read_text())]
 
