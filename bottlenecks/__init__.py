@@ -24,6 +24,7 @@ bfloat16           the frozen network in half the bits
 weights            imagenet, random or a file -> checked weights
 inception          weights -> frozen InceptionV3: pixels -> vectors
 shard              rows <-> the bytes of one HDF5 file
+layout             what the files of a cache folder are called
 lock               one writer at a time
 cache              the shards of one fingerprint on disk
 vectors            any rows of a cache, in memory or on disk

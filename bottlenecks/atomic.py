@@ -7,6 +7,8 @@ whole; a process killed in between leaves at most a ``.<name>.<32 hex>.partial``
 import contextlib
 import errno
 import os
+import re
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,23 +16,26 @@ from pathlib import Path
 from bottlenecks.errors import OutputError, shown
 
 PARTIAL_SUFFIX = ".partial"
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}\.partial", re.DOTALL)
 _CANNOT_SYNC_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], follow: bool = True) -> Iterator[Path]:
     """Give a partial file's path to write to; what is there at the end goes under ``path``.
 
-    It is synced to the disk first. When the writing raises, the old file is untouched and the
-    partial one is removed; an ``OSError`` then names ``path``. Where ``path`` is a link, what it
-    leads to is replaced.
+    It is synced to the disk first, and gets the mode of the file that it replaces. When the
+    writing raises, the old file is untouched and the partial one is removed; an ``OSError`` then
+    names ``path``. Where ``path`` is a link, what it leads to is replaced, or without ``follow``
+    the link itself.
     """
-    path = Path(os.path.realpath(path))
+    path = Path(os.path.realpath(path) if follow else path)
     partial = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
     try:
         yield partial
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
+        _keep_mode(path, partial)
         os.replace(partial, path)
     except BaseException as error:
         partial.unlink(missing_ok=True)
@@ -40,19 +45,32 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+def _keep_mode(path: Path, partial: Path) -> None:
+    """Give ``partial`` the mode, and where it may be the owner, of the file at ``path``, if any."""
+    try:
+        old = os.lstat(path)
+    except OSError:
+        return
+    if stat.S_ISREG(old.st_mode):
+        with contextlib.suppress(OSError, AttributeError):  # another's file; Windows
+            os.chown(partial, old.st_uid, old.st_gid)
+        with contextlib.suppress(OSError):
+            os.chmod(partial, stat.S_IMODE(old.st_mode))
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes, follow: bool = True) -> None:
     """Put ``data`` under ``path``, replacing what was there, and sync it to the disk.
 
     Raises ``OSError`` (disk full, no permission, ...) with the old file untouched and no
     partial file left.
     """
-    with replacing(path) as partial, open(partial, "xb") as file:
+    with replacing(path, follow) as partial, open(partial, "xb") as file:
         file.write(data)
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
+def write_text(path: str | os.PathLike[str], text: str, follow: bool = True) -> None:
     """`write_bytes` of ``text`` in UTF-8; names that were not UTF-8 keep their bytes."""
-    write_bytes(path, text.encode("utf-8", "surrogateescape"))
+    write_bytes(path, text.encode("utf-8", "surrogateescape"), follow)
 
 
 def check_place(path: str | os.PathLike[str], flag: str) -> None:
@@ -60,7 +78,7 @@ def check_place(path: str | os.PathLike[str], flag: str) -> None:
 
     Its missing parent folders count as writable if the first that exists is.
     """
-    path = Path(path).expanduser().absolute()
+    path = Path(os.path.realpath(os.path.expanduser(path)))  # where a link leads is written to
     for parent in path.parents:
         if parent.exists():
             if not parent.is_dir():
@@ -113,7 +131,16 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
             raise
 
 
+def partials(folder: str | os.PathLike[str]) -> list[Path]:
+    """What dead writers left in ``folder``: files that are named as `replacing` names them."""
+    return [
+        Path(entry.path)
+        for entry in os.scandir(folder)
+        if _PARTIAL.fullmatch(entry.name) and not entry.is_dir(follow_symlinks=False)
+    ]
+
+
 def remove_partials(folder: str | os.PathLike[str]) -> None:
-    """Remove what dead writers left in ``folder``; call it where no writer can be alive."""
-    for partial in Path(folder).glob(f".*{PARTIAL_SUFFIX}"):
+    """Remove `partials`; call it where no writer can be alive."""
+    for partial in partials(folder):
         partial.unlink(missing_ok=True)

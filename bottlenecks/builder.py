@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -13,12 +14,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bottlenecks import atomic
-from bottlenecks.cache import BAD_IMAGES_FILE, Cache
+from bottlenecks.cache import Cache
 from bottlenecks.config import Config
 from bottlenecks.decode import decode
 from bottlenecks.errors import BadImageError, ImageFolderError, if_interrupted, shown
 from bottlenecks.images import ImageFolder, LabeledImage, Signature, scan
 from bottlenecks.inception import Extractor, InceptionV3
+from bottlenecks.layout import BAD_IMAGES_FILE, read_own
 from bottlenecks.machine import BATCH_SIZE, THREADS
 from bottlenecks.reading import file_bytes, in_order
 from bottlenecks.rows import Rows
@@ -252,16 +254,19 @@ class _Build:
         if not self._bad_images_changed():
             return
         if self.failed:
-            atomic.write_text(self.cache.folder / BAD_IMAGES_FILE, self._bad_images_text())
+            path = self.cache.folder / BAD_IMAGES_FILE
+            atomic.write_text(path, self._bad_images_text(), follow=False)
         else:
             (self.cache.folder / BAD_IMAGES_FILE).unlink(missing_ok=True)
 
     def _bad_images_changed(self) -> bool:
-        try:
-            found = (self.cache.folder / BAD_IMAGES_FILE).read_bytes()
-        except FileNotFoundError:
+        path, text = self.cache.folder / BAD_IMAGES_FILE, self._bad_images_text().encode()
+        if not os.path.lexists(path) or path.is_dir():  # a folder of somebody's stays
             return bool(self.failed)
-        return found != self._bad_images_text().encode()
+        try:
+            return read_own(path, len(text)) != text
+        except OSError:  # it is larger, or no file
+            return True
 
     def _bad_images_text(self) -> str:
         text = io.StringIO()

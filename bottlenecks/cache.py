@@ -15,43 +15,15 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
-from bottlenecks import atomic, lock, shard
+from bottlenecks import atomic, layout, lock, shard
 from bottlenecks.errors import CacheError, DamagedShardError, OutputError, shown
+from bottlenecks.layout import DAMAGED_SUFFIX, FOLDER_PREFIX, MODEL_FILE, read_json, read_shard
 
 # A shard of this size or more is never rewritten; smaller ones are merged.
 LARGE_SHARD_BYTES = 64 * 2**20
-DAMAGED_SUFFIX = ".damaged"
-FOLDER_PREFIX = "inception_v3-"
-MAX_JSON_BYTES = 2**20
-MODEL_FILE, INDEX_FILE, BAD_IMAGES_FILE = "model.json", "stat_index.json", "bad_images.csv"
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; an empty one where there is none or it is something else."""
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            return {}
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def read_shard(path: Path) -> bytes:
-    """The bytes of a shard; raises `DamagedShardError` for a file too large to be one."""
-    with open(path, "rb", buffering=0) as file:
-        return _read_whole(file)
-
-
-def _read_whole(file: BinaryIO) -> bytes:
-    size = os.fstat(file.fileno()).st_size
-    if size > shard.MAX_BYTES:
-        raise DamagedShardError(f"it has {size / 1e6:.0f} MB, more than this program writes")
-    return file.read()
 
 
 class Cache:
@@ -117,6 +89,7 @@ class Cache:
         ``description`` goes to ``model.json``, unless it is None. Waits while another process
         writes.
         """
+        layout.refuse_link(self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
@@ -136,7 +109,7 @@ class Cache:
     @property
     def is_untidy(self) -> bool:
         """Whether a killed run has left partial files, or shards to merge."""
-        return len(self._small_shards()) > 1 or any(self.folder.glob(f".*{atomic.PARTIAL_SUFFIX}"))
+        return len(self._small_shards()) > 1 or bool(atomic.partials(self.folder))
 
     @contextlib.contextmanager
     def tidying(self) -> Iterator[bool]:
@@ -219,9 +192,9 @@ class Cache:
         with contextlib.ExitStack() as stack:
             files: list[BinaryIO] = []
             for name, (to_rows, from_rows) in self._by_shard(keys).items():
-                file = stack.enter_context(open(self.folder / name, "rb", buffering=0))
+                file = stack.enter_context(layout.open_own(self.folder / name))
                 with self._one_error(name):
-                    offsets = shard.row_offsets(name, _read_whole(file), self.fingerprint)
+                    offsets = shard.row_offsets(name, layout.read_whole(file), self.fingerprint)
                 file_of[to_rows], offset[to_rows] = len(files), offsets[from_rows]
                 files.append(file)
             stack.pop_all()  # all is well: they stay open
@@ -250,6 +223,7 @@ class Cache:
 
     def remove(self) -> None:
         """Remove this cache's files, and its folder if nothing else is in it."""
+        layout.refuse_link(self.folder)
         with lock.exclusive(self.folder):
             self._remove_files()
         with contextlib.suppress(OSError):
@@ -257,19 +231,19 @@ class Cache:
 
     def remove_if_empty(self) -> None:
         """`remove`, unless there is a shard, sound or damaged, or another run is writing."""
-        if not self.folder.exists():
+        if not self.folder.exists() or self.folder.is_symlink():
             return
         with lock.exclusive(self.folder, wait=False) as held:
-            if not held or any(shard.SUFFIX in path.suffixes for path in self.folder.iterdir()):
+            if not held or any(layout.is_vectors(p.name) for p in self.folder.iterdir()):
                 return
             self._remove_files()
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
     def _remove_files(self) -> None:
+        atomic.remove_partials(self.folder)
         for path in list(self.folder.iterdir()):
-            ours = path.name in (MODEL_FILE, INDEX_FILE, BAD_IMAGES_FILE)
-            if ours or path.suffix in (shard.SUFFIX, DAMAGED_SUFFIX, atomic.PARTIAL_SUFFIX):
+            if layout.is_ours(path.name) and (path.is_symlink() or not path.is_dir()):
                 path.unlink()
         (self.folder / lock.NAME).unlink(missing_ok=True)
 
@@ -277,12 +251,15 @@ class Cache:
         return [name for name, size in self._shards.items() if size < LARGE_SHARD_BYTES]
 
     def shard_paths(self) -> list[Path]:
+        """The files that are named as shards are; links to some are none."""
+        layout.refuse_link(self.folder)
         try:
-            return sorted(
-                p
-                for p in self.folder.iterdir()
-                if p.suffix == shard.SUFFIX and p.name[0] != "." and p.is_file()
-            )
+            with os.scandir(self.folder) as entries:
+                return sorted(
+                    Path(entry.path)
+                    for entry in entries
+                    if layout.is_shard(entry.name) and entry.is_file(follow_symlinks=False)
+                )
         except FileNotFoundError:
             return []
         except NotADirectoryError as error:
@@ -298,7 +275,8 @@ class Cache:
         path = self.folder / MODEL_FILE
         if read_json(path).get("fingerprint") != self.fingerprint:
             model = {**description, "fingerprint": self.fingerprint}
-            atomic.write_text(path, json.dumps(model, indent=2, sort_keys=True) + "\n")
+            text = json.dumps(model, indent=2, sort_keys=True) + "\n"
+            atomic.write_text(path, text, follow=False)
 
     def _add(self, name: str, size: int, keys: np.ndarray) -> None:
         self._shards[name] = size
@@ -307,7 +285,7 @@ class Cache:
 
     def _commit(self, keys: np.ndarray, vectors: np.ndarray) -> str:
         name, image = shard.pack(self.fingerprint, keys, vectors)
-        atomic.write_bytes(self.folder / name, image)
+        atomic.write_bytes(self.folder / name, image, follow=False)
         self._add(name, len(image), keys)
         return name
 

@@ -96,7 +96,7 @@ def _inspect(bottleneck_dir: str, verify: bool) -> int:
     print("fingerprint   precision       rows  megabytes  weights")
     for info in infos:
         print(
-            f"{info.cache.fingerprint[:12]}  {info.precision:<9}  {info.rows:>9}  "
+            f"{info.cache.fingerprint[:12]}  {shown(info.precision):<9}  {info.rows:>9}  "
             f"{info.size / 1e6:>9.1f}  {shown(info.weights)}"
         )
     problems = [problem for info in infos for problem in info.damaged]

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bottlenecks import shard
-from bottlenecks.cache import (
-    DAMAGED_SUFFIX,
+from bottlenecks.cache import Cache
+from bottlenecks.errors import BadImageError, CacheError, DamagedShardError, shown
+from bottlenecks.images import scan
+from bottlenecks.layout import (
     FOLDER_PREFIX,
     MODEL_FILE,
-    Cache,
+    is_shard,
+    is_vectors,
     read_json,
     read_shard,
 )
-from bottlenecks.errors import BadImageError, CacheError, DamagedShardError, shown
-from bottlenecks.images import scan
 from bottlenecks.reading import file_bytes
 from bottlenecks.stat_index import StatIndex
 
@@ -60,16 +61,16 @@ def inspect(bottleneck_dir: str | os.PathLike[str], *, every_row: bool = False) 
         problems = cache.check(every_row=every_row)
         if not str(description.get("fingerprint")).startswith(cache.fingerprint):
             problems[MODEL_FILE] = "is missing or damaged; the next run writes it again"
-        files = [entry for entry in os.scandir(cache.folder) if entry.is_file()]
+        files = [e for e in os.scandir(cache.folder) if e.is_file(follow_symlinks=False)]
         infos.append(
             CacheInfo(
                 cache=cache,
                 weights=str(description.get("weights", "unknown")),
                 precision=str(description.get("precision", "unknown")),
                 rows=len(cache),
-                size=sum(entry.stat().st_size for entry in files),
+                size=sum(entry.stat(follow_symlinks=False).st_size for entry in files),
                 damaged=tuple(f"{shown(cache.folder / n)} {why}" for n, why in problems.items()),
-                set_aside=sum(entry.name.endswith(DAMAGED_SUFFIX) for entry in files),
+                set_aside=sum(is_vectors(e.name) and not is_shard(e.name) for e in files),
             )
         )
     return infos

@@ -4,10 +4,11 @@ import contextlib
 import errno
 import logging
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from bottlenecks.errors import shown
+from bottlenecks.errors import CacheError, shown
 
 try:
     import fcntl
@@ -53,7 +54,7 @@ def _acquire(folder: Path, wait: bool) -> int | None:
     noticed = False
     while True:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = _open(folder / NAME)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,6 +78,20 @@ def _acquire(folder: Path, wait: bool) -> int | None:
         os.close(descriptor)  # the cache was removed while this run waited: begin anew
 
 
+def _open(path: Path) -> int:
+    """A descriptor of the lock's file, made if need be; never of what a link leads to."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+    else:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+    raise CacheError(f"{shown(path)} is a link, a folder or a pipe and no lock; remove it")
+
+
 def _notice(folder: Path, descriptor: int) -> None:
     owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
     log.warning(
@@ -86,6 +101,6 @@ def _notice(folder: Path, descriptor: int) -> None:
 
 def _is_still_there(folder: Path, descriptor: int) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(folder / NAME))
+        return os.path.samestat(os.fstat(descriptor), os.lstat(folder / NAME))
     except FileNotFoundError:
         return False

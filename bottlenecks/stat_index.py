@@ -5,17 +5,20 @@ It only ever saves work: without it, or with a damaged one, every file is hashed
 
 import hashlib
 import json
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from bottlenecks import atomic
-from bottlenecks.cache import INDEX_FILE, Cache
+from bottlenecks.cache import Cache
 from bottlenecks.images import Signature
+from bottlenecks.layout import INDEX_FILE, open_own, read_own
 
 # A file changed this shortly before it was read may change again without another time stamp:
 # kernels advance them in ticks of up to 10 ms, and some file systems keep whole seconds.
 _MAX_BYTES = 2**30  # 5 million files
+_CHECKSUM, _CHECKSUM_BYTES = re.compile(rb"[0-9a-f]{64}\n"), 65
 _TICK_NS, _COARSE_TICK_NS = 20_000_000, 2_000_000_000
 
 
@@ -73,15 +76,17 @@ class StatIndex:
         entries = {**_read(self.path), **self._news}
         self._entries = {path: entry for path, entry in entries.items() if entry is not None}
         body = json.dumps(self._entries, separators=(",", ":")).encode()
-        atomic.write_bytes(self.path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        checksum = hashlib.sha256(body).hexdigest().encode()
+        atomic.write_bytes(self.path, checksum + b"\n" + body, follow=False)
         self._news = {}
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            return {}
-        checksum, _, body = path.read_bytes().partition(b"\n")
+        with open_own(path) as file:  # what has no checksum is not read at all
+            if not _CHECKSUM.fullmatch(file.read(_CHECKSUM_BYTES)):
+                return {}
+        checksum, _, body = read_own(path, _MAX_BYTES).partition(b"\n")
         if hashlib.sha256(body).hexdigest().encode() != checksum:
             return {}
         entries = json.loads(body)

@@ -123,10 +123,48 @@ def test_text_is_utf8_and_names_keep_their_bytes(tmp_path: Path) -> None:
 
 
 def test_remove_partials_removes_nothing_else(tmp_path: Path) -> None:
-    for name in (".a.h5.0123.partial", ".partial", "kept.partial", ".lock", "a.h5"):
+    foreign = {".a.h5.0123.partial", ".x.partial", ".partial", "kept.partial", ".lock", "a.h5"}
+    ours = f".a.h5.{'0f' * 16}.partial"
+    for name in (*foreign, ours):
         (tmp_path / name).touch()
+    folder = tmp_path / f".b.h5.{'0f' * 16}.partial"
+    folder.mkdir()
     atomic.remove_partials(tmp_path)
-    assert set(names_in(tmp_path)) - {".partial"} == {"kept.partial", ".lock", "a.h5"}
+    assert set(names_in(tmp_path)) == foreign | {folder.name}
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666])
+def test_a_replaced_file_keeps_its_mode(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    path.chmod(mode)
+    atomic.write_bytes(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_mode & 0o777 == mode
+    (tmp_path / "link").symlink_to(path)
+    atomic.write_bytes(tmp_path / "link", b"newer")
+    assert path.read_bytes() == b"newer"
+    assert path.stat().st_mode & 0o777 == mode
+
+
+def test_a_link_is_replaced_itself_where_it_is_not_to_be_followed(tmp_path: Path) -> None:
+    (tmp_path / "yours").write_bytes(b"yours")
+    (tmp_path / "link").symlink_to("yours")
+    atomic.write_bytes(tmp_path / "link", b"ours", follow=False)
+    assert (tmp_path / "yours").read_bytes() == b"yours"
+    assert not (tmp_path / "link").is_symlink()
+    assert (tmp_path / "link").read_bytes() == b"ours"
+
+
+def test_a_link_into_a_missing_folder_is_no_place(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "file" / "graph.pb")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="is a file"):
+        atomic.check_file_place(tmp_path / "link", "output_graph")
+    (tmp_path / "good").symlink_to(tmp_path / "new.pb")
+    atomic.check_file_place(tmp_path / "good", "output_graph")
+    atomic.write_bytes(tmp_path / "good", b"graph")
+    assert (tmp_path / "new.pb").read_bytes() == b"graph"
 
 
 def test_remove_partials_matches_what_write_bytes_names(
