@@ -16,6 +16,7 @@ config             the settings of stage one
 machine            cores, GPU, bfloat16, and what follows from them
 node_names         the frozen network's tensor names
 images             image folder -> labelled image files
+places             where outputs may go: never over an input, or what is another's
 reading            image files -> bytes, several at once
 decode             file bytes -> pixels; the only decoder
 quiet_tensorflow   the one place where TensorFlow is imported

@@ -13,8 +13,6 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from bottlenecks.errors import OutputError, shown
-
 PARTIAL_SUFFIX = ".partial"
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}\.partial", re.DOTALL)
 _CANNOT_SYNC_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
@@ -73,47 +71,9 @@ def write_text(path: str | os.PathLike[str], text: str, follow: bool = True) -> 
     write_bytes(path, text.encode("utf-8", "surrogateescape"), follow)
 
 
-def check_place(path: str | os.PathLike[str], flag: str) -> None:
-    """Raise `OutputError` where nothing could be written under ``path``; makes nothing.
-
-    Its missing parent folders count as writable if the first that exists is.
-    """
-    path = Path(os.path.realpath(os.path.expanduser(path)))  # where a link leads is written to
-    for parent in path.parents:
-        if parent.exists():
-            if not parent.is_dir():
-                raise OutputError(
-                    f"--{flag} {shown(path)} cannot be written: {shown(parent)} is a file"
-                )
-            if not path.exists() and not os.access(parent, os.W_OK | os.X_OK):
-                raise OutputError(
-                    f"--{flag} {shown(path)} cannot be written: no permission to write in "
-                    f"{shown(parent)}; choose another place"
-                )
-            return
-
-
-def check_file_place(path: str | os.PathLike[str], flag: str) -> None:
-    """`check_place` for a file: a folder in its place is an error too."""
-    path = Path(path).expanduser()
-    if path.is_dir():
-        raise OutputError(f"--{flag} {shown(path)} is a folder; name a file")
-    check_place(path, flag)
-    if path.exists() and not path.is_file():
-        raise OutputError(f"--{flag} {shown(path)} is a pipe or a device; name a file")
-    if path.exists() and not os.access(path.parent, os.W_OK | os.X_OK):
-        raise OutputError(
-            f"--{flag} {shown(path)} cannot be replaced: no permission to write in "
-            f"{shown(path.parent)}; choose another place"
-        )
-
-
-def check_folder_place(path: str | os.PathLike[str], flag: str) -> None:
-    """`check_place` for a folder: a file in its place is an error too."""
-    path = Path(path).expanduser()
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"--{flag} {shown(path)} is a file; name a folder")
-    check_place(path, flag)
+def make_parents(path: str | os.PathLike[str]) -> None:
+    """Make the folders that the file at ``path``, or where it leads as a link, is to lie in."""
+    Path(os.path.realpath(path)).parent.mkdir(parents=True, exist_ok=True)
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:

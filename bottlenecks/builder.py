@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bottlenecks import atomic
+from bottlenecks import atomic, places
 from bottlenecks.cache import Cache
 from bottlenecks.config import Config
 from bottlenecks.decode import decode
@@ -112,7 +112,7 @@ def build(
 def check_folders(config: Config) -> None:
     """Raise `OutputError` where the folders that `build` writes to cannot be, making none."""
     for flag in ("bottleneck_dir", "model_dir"):
-        atomic.check_folder_place(getattr(config, flag), flag)
+        places.check_folder_place(getattr(config, flag), flag)
 
 
 @dataclass

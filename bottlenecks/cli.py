@@ -1,6 +1,7 @@
 """python -m bottlenecks: flags -> config -> build or housekeeping -> printed summary."""
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -53,6 +54,7 @@ def _main(argv: Sequence[str] | None, extractor: "Extractor | None") -> int:
     actions.add_argument("--yes", action="store_true", help="prune without asking")
     values = parser.parse(argv)
     exports = {suffix: values.pop(f"export_{suffix}") for suffix in ("hdf5", "npz")}
+    exports = {suffix: path and os.path.expanduser(path) for suffix, path in exports.items()}
     listing, verify = values.pop("list"), values.pop("verify")
     fingerprints, yes = values.pop("prune"), values.pop("yes")
     if listing + verify + (fingerprints is not None) > 1:
@@ -69,15 +71,17 @@ def _main(argv: Sequence[str] | None, extractor: "Extractor | None") -> int:
 
 
 def _build(config: Config, exports: dict[str, str | None], extractor: "Extractor | None") -> int:
-    from bottlenecks import atomic, takeout
+    from bottlenecks import places, takeout
     from bottlenecks.builder import build
     from bottlenecks.progress import ProgressBar
 
-    if exports["hdf5"] is not None and exports["hdf5"] == exports["npz"]:
-        raise UsageError("--export_hdf5 and --export_npz name the same file; they need two")
-    for suffix, path in exports.items():
-        if path is not None:
-            atomic.check_file_place(path, f"export_{suffix}")
+    outputs = [places.Output(f"export_{suffix}", path) for suffix, path in exports.items() if path]
+    folders = [
+        places.Output(flag, getattr(config, flag), folder=True)
+        for flag in ("bottleneck_dir", "model_dir")
+    ]
+    places.check_ways(outputs + folders, config.inputs)
+    places.check_writable(outputs)
     with ProgressBar("bottlenecks", "images") as bar, ProgressBar("weights", "B", True) as download:
         extractor = extractor or make_extractor(config, download)
         report = build(config, extractor=extractor, on_progress=lambda p: bar(p.done, p.total))

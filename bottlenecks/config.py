@@ -7,6 +7,7 @@ from bottlenecks.command import check_paths, flag
 from bottlenecks.errors import UsageError
 
 PRECISIONS = ("float32", "bfloat16")
+NO_FILES = ("imagenet", "random")  # weights that are no file of the user's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,11 @@ class Config:
         for name in ("batch_size", "decode_threads"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, "at least 1", value)
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The files that are read beside the photos, by their flags."""
+        return {} if self.weights in NO_FILES else {"weights": self.weights}
 
 
 def require(condition: bool, name: str, expected: str, received: object) -> None:

@@ -46,6 +46,6 @@ def _arrays(report: BuildReport) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def _partial(path: str | os.PathLike[str]) -> Iterator[Path]:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    atomic.make_parents(path)
     with atomic.replacing(path) as partial:
         yield partial

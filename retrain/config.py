@@ -6,10 +6,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import bottlenecks.config
-from bottlenecks import atomic
 from bottlenecks.command import flag
 from bottlenecks.config import require
 from bottlenecks.errors import UsageError, shown
+from bottlenecks.places import Output, check_ways, check_writable
 from retrain import graph_spec
 
 SUMMARIES = ("train", "validation")  # sub-folders of --summaries_dir
@@ -18,6 +18,13 @@ CLASS_BALANCES = ("none", "weights", "sampling")
 DATA_HEALTH_FILE = "data_health.csv"
 REPORT_FILE, METRICS_FILE = "report.html", "metrics.json"
 PLOTS = ("accuracy", "cross_entropy", "confusion", "calibration")  # PNG files of the report
+# What the files that the user does not name have near their start: others are not replaced.
+MARKERS = {
+    DATA_HEALTH_FILE: b"kind,path,label,set,score,other,other_label,other_set\n",
+    REPORT_FILE: b'<meta name="generator" content="retrain">',
+    METRICS_FILE: b'{\n  "settings": {\n',
+    **{f"{plot}.png": b"Software\0retrain" for plot in PLOTS},
+}
 _FILES = ("output_graph", "output_labels")
 # Flags of retrain.py that do nothing yet: using one is an error, not a silent pass.
 _NOT_YET = (
@@ -158,32 +165,37 @@ class Config(bottlenecks.config.Config):
         return Path(self.report_dir or ".", DATA_HEALTH_FILE)
 
     @property
-    def report_paths(self) -> list[Path]:
-        """The files that `train` writes beside the graph and its labels."""
-        paths = [self.data_health_path] if self.checks_data_health else []
+    def inputs(self) -> dict[str, str]:
+        group_by = os.path.expanduser(self.group_by or "")
+        return super().inputs | ({"group_by": group_by} if os.path.isfile(group_by) else {})
+
+    @property
+    def outputs(self) -> list[Output]:
+        """All files and folders that `train` writes."""
+        outputs = [Output(flag, getattr(self, flag)) for flag in _FILES]
+        outputs += [
+            Output(flag, getattr(self, flag), folder=True)
+            for flag in ("summaries_dir", "report_dir", "bottleneck_dir", "model_dir")
+            if getattr(self, flag) is not None
+        ]
+        if self.summaries_dir is not None:
+            outputs += [
+                Output("summaries_dir", Path(self.summaries_dir, name), folder=True)
+                for name in SUMMARIES
+            ]
+        flag = "data_health" if self.report_dir is None else "report_dir"
+        if self.checks_data_health:
+            outputs.append(Output(flag, self.data_health_path, marker=MARKERS[DATA_HEALTH_FILE]))
         if self.report_dir is not None:
             names = (REPORT_FILE, METRICS_FILE, *(f"{plot}.png" for plot in PLOTS))
-            paths += [Path(self.report_dir, name) for name in names]
-        return paths
+            outputs += [
+                Output(flag, Path(self.report_dir, name), marker=MARKERS[name]) for name in names
+            ]
+        return outputs
 
     def _check_ways(self) -> None:
         """No file that is written may lie in the way of another file or folder."""
-        folders = ("summaries_dir", "report_dir", "bottleneck_dir", "model_dir")
-        written = [
-            (name, Path(os.path.realpath(getattr(self, name))))
-            for name in (*_FILES, *folders)
-            if getattr(self, name) is not None
-        ]
-        flag = "report_dir" if self.report_dir is not None else "data_health"
-        written += [(flag, Path(os.path.realpath(path))) for path in self.report_paths]
-        for i, (name, path) in enumerate(written[: len(_FILES)]):
-            for other, place in written[:i] + written[i + 1 :]:
-                if path == place or path in place.parents:
-                    raise UsageError(
-                        f"--{name} {shown(path)} is in the way of --{other} {shown(place)}; "
-                        "choose another place for one of them"
-                    )
-
+        check_ways(self.outputs, self.inputs)
         if self.report_dir is not None:
             report, images = (Path(os.path.realpath(x)) for x in (self.report_dir, self.image_dir))
             if images in report.parents:
@@ -216,15 +228,5 @@ class Config(bottlenecks.config.Config):
             )
 
     def check_outputs(self) -> None:
-        """Raise `OutputError` where an output cannot be written; makes nothing."""
-        for name in _FILES:
-            atomic.check_file_place(getattr(self, name), name)
-        if self.summaries_dir is not None:
-            for folder in (".", *SUMMARIES):
-                atomic.check_folder_place(Path(self.summaries_dir, folder), "summaries_dir")
-        if self.report_dir is not None:
-            atomic.check_folder_place(self.report_dir, "report_dir")
-        for path in self.report_paths:
-            atomic.check_file_place(
-                path, "data_health" if self.report_dir is None else "report_dir"
-            )
+        """Raise `OutputError` where an output cannot be written, or replaces what is not ours."""
+        check_writable(self.outputs)

@@ -59,7 +59,7 @@ def write(
     Both are on the disk before either gets its name, so that a full disk leaves the old pair.
     """
     for path in (graph_path, labels_path):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        atomic.make_parents(path)
     with atomic.replacing(labels_path) as new_labels, atomic.replacing(graph_path) as new_graph:
         new_labels.write_bytes("".join(f"{label}\n" for label in labels).encode())
         new_graph.write_bytes(graph)

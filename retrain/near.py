@@ -24,8 +24,8 @@ NEAR_IN_LABEL, _FEW_NEIGHBOURS = 0.7, 30
 # versions of one photo, and renderings of one model.
 SAME_SCENE = 0.8
 _CENTRE_ROWS = 1000  # photos of a label that its centre is taken of
-# Photos of a label are alike from this part of the way between its usual cosine and 1. The usual one
-# is the lower quartile: a label that is one series for five sixths has its median in the series.
+# Photos of a label are alike from this part of the way between its usual cosine and 1. Usual is the
+# lower quartile: a label that is one series for five sixths has its median in the series.
 _ALIKE, _USUAL = 0.8, 0.25
 _PROJECTED = 256  # numbers that neighbours are searched in
 _MARGIN = 0.15  # more than a distance in them is off: by 1 / sqrt(2 * 256), that is 4.4 %

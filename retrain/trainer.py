@@ -141,7 +141,7 @@ def _train(config: Config, dataset: Dataset, listener: Listener) -> TrainingResu
 
 def _write_report(config: Config, result: TrainingResult) -> None:
     if result.problems is not None:
-        config.data_health_path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.make_parents(config.data_health_path)
         atomic.write_text(config.data_health_path, table(result.problems))
     if config.report_dir is None:
         return

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from bottlenecks import atomic
-from bottlenecks.errors import OutputError
 
 Failing = Callable[..., Any]
 
@@ -156,17 +155,6 @@ def test_a_link_is_replaced_itself_where_it_is_not_to_be_followed(tmp_path: Path
     assert (tmp_path / "link").read_bytes() == b"ours"
 
 
-def test_a_link_into_a_missing_folder_is_no_place(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(tmp_path / "file" / "graph.pb")
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="is a file"):
-        atomic.check_file_place(tmp_path / "link", "output_graph")
-    (tmp_path / "good").symlink_to(tmp_path / "new.pb")
-    atomic.check_file_place(tmp_path / "good", "output_graph")
-    atomic.write_bytes(tmp_path / "good", b"graph")
-    assert (tmp_path / "new.pb").read_bytes() == b"graph"
-
-
 def test_remove_partials_matches_what_write_bytes_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,33 +167,3 @@ def test_remove_partials_matches_what_write_bytes_names(
     monkeypatch.undo()
     atomic.remove_partials(tmp_path)
     assert names_in(tmp_path) == []
-
-
-def test_check_place_passes_and_makes_nothing(tmp_path: Path) -> None:
-    atomic.check_place(tmp_path / "a", "output_graph")
-    atomic.check_place(tmp_path / "new" / "deeper" / "a", "output_graph")
-    assert names_in(tmp_path) == []
-
-
-def test_check_place_takes_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "file").touch()
-    atomic.check_place("a", "output_graph")
-    with pytest.raises(OutputError):
-        atomic.check_place("file/a", "output_graph")
-
-
-@pytest.mark.parametrize("below", ["a", "new/a"])
-def test_check_place_refuses_a_place_below_a_file(tmp_path: Path, below: str) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"--output_graph .*file") as caught:
-        atomic.check_place(tmp_path / "file" / below, "output_graph")
-    assert str(tmp_path / "file" / below) in str(caught.value)
-
-
-def test_check_place_refuses_a_folder_without_permission(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may all
-    with pytest.raises(OutputError, match="permission"):
-        atomic.check_place(tmp_path / "new" / "a", "output_graph")
