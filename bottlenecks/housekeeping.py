@@ -159,6 +159,11 @@ def _keys_in(image_dir: str | os.PathLike[str], caches: list[Cache]) -> set[byte
         known = (index.get(folder.absolute(image), image.file.signature) for index in indexes)
         key = next((key for key in known if key is not None), None)
         if key is None:
+            if image.file.is_folder:
+                raise CacheError(
+                    f"{shown(image.path)} {image.file.problem}, so the rows of its images cannot "
+                    "be told from those to remove; make it readable or remove it, then prune again"
+                )
             if image.file.problem:
                 continue
             try:

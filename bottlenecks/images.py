@@ -4,6 +4,7 @@
 here; only a file that is not *named* like an image is opened, for its first bytes.
 """
 
+import errno
 import functools
 import os
 import stat
@@ -56,7 +57,7 @@ Signature = tuple[int, int, int, int]  # (size in bytes, mtime_ns, ctime_ns, ino
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """A file that is an image, or is named like one.
+    """A file that is an image, or is named like one, or a folder that cannot be looked into.
 
     ``signature`` is (size in bytes, mtime_ns, ctime_ns, inode) as last seen; ``problem`` says
     why the file must not even be opened (a FIFO, a dangling link), or is empty.
@@ -65,6 +66,7 @@ class ImageFile:
     path: str
     signature: Signature = (0, 0, 0, 0)
     problem: str = ""
+    is_folder: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +123,16 @@ def scan(image_dir: str | os.PathLike[str]) -> ImageFolder:
             f"the image folder {shown(root)} {what}; --image_dir takes a folder that holds "
             "one sub-folder of photos per label"
         )
+    try:
+        entries = _entries(root)
+    except OSError as error:
+        raise ImageFolderError(f"cannot read the folder {shown(root)}: {error.strerror}") from error
     below = len(os.path.join(root, ""))
     images: list[LabeledImage] = []
     folder_of: dict[str, str] = {}
     empty_folders = []
     stray = passed_over = 0
-    for entry in _entries(root):
+    for entry in entries:
         if entry.name.startswith("."):
             passed_over += 1
         elif not _is_dir(entry):
@@ -166,8 +172,15 @@ def scan(image_dir: str | os.PathLike[str]) -> ImageFolder:
 
 
 def find_images(folder: str | os.PathLike[str]) -> list[str]:
-    """The paths of all images below ``folder``, sorted, by the rules of `scan`."""
-    return [file.path for file in _Walk().files(os.fspath(folder))]
+    """The paths of all images below ``folder``, sorted, by the rules of `scan`.
+
+    Raises `ImageFolderError` where ``folder`` itself cannot be read.
+    """
+    folder = os.fspath(folder)
+    files = _Walk().files(folder)
+    if [file.path for file in files] == [folder]:
+        raise ImageFolderError(f"the folder {shown(folder)} {files[0].problem}")
+    return [file.path for file in files]
 
 
 def normalise(folder_name: str) -> str:
@@ -191,16 +204,21 @@ class _Walk:
         self._seen = {_identity(folder) for folder in seen}
 
     def files(self, top: str) -> list[ImageFile]:
-        """The images below the folder ``top``, sorted."""
+        """The images below the folder ``top``, and the folders that cannot be read, sorted."""
         found = []
         folders = [top]
         while folders:
             folder = folders.pop()
-            if _identity(folder) in self._seen:  # a link to it, or a loop
-                self.passed_over += 1
+            try:
+                identity = _identity(folder)
+                entries = [] if identity in self._seen else _entries(folder)
+            except OSError as error:  # no permission, or deeper than a path can be long
+                problem = f"is a folder that cannot be read: {error.strerror}"
+                found.append(ImageFile(folder, problem=problem, is_folder=True))
                 continue
-            self._seen.add(_identity(folder))
-            for entry in _entries(folder):
+            self.passed_over += identity in self._seen  # a link to it, or a loop
+            self._seen.add(identity)
+            for entry in entries:
                 if entry.name.startswith("."):
                     self.passed_over += 1
                 elif _is_dir(entry):
@@ -217,7 +235,9 @@ class _Walk:
         try:
             status = entry.stat() if os.name == "posix" else os.stat(entry.path)
         except OSError as error:
-            problem = f"cannot be found: {error.strerror} (a dangling or looping link?)"
+            problem = f"cannot be found: {error.strerror}"
+            if error.errno in (errno.ENOENT, errno.ELOOP):
+                problem += " (a dangling or looping link?)"
             return ImageFile(entry.path, problem=problem) if named_like_one else None
         signature = signature_of(status)
         if not stat.S_ISREG(status.st_mode):
@@ -237,13 +257,8 @@ def signature_of(status: os.stat_result) -> Signature:
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise ImageFolderError(
-            f"cannot read the folder {shown(folder)}: {error.strerror}"
-        ) from error
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from bottlenecks import images
-from bottlenecks.errors import ImageFolderError, ImageFolderNotFoundError
+from bottlenecks.errors import CacheError, ImageFolderError, ImageFolderNotFoundError
+from bottlenecks.housekeeping import plan_pruning
 from bottlenecks.images import ImageFolder, find_images, normalise, scan, sniff
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(60)
@@ -302,16 +303,56 @@ def test_order_is_that_of_the_bytes_of_the_relpath(root: Path) -> None:
     assert found[:2] == ["b-c/a.jpg", "b/a.jpg"]
 
 
-def test_an_unreadable_folder_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def unreadable(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder rose/2019 cannot be read, not by root either."""
+
     def scandir(folder: str) -> object:
-        if folder.endswith("rose"):
+        if str(folder).endswith("2019"):
             raise PermissionError(13, "Permission denied", folder)
         return listing(folder)
 
     listing = os.scandir
+    put(root / "rose" / "2019" / "b.jpg")
     monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.raises(ImageFolderError, match=r"rose.*Permission denied"):
-        scan(root)
+
+
+@pytest.mark.usefixtures("unreadable")
+def test_an_unreadable_folder_is_listed_and_the_rest_is_found(root: Path) -> None:
+    bad, good = scan(root).images
+    assert good.relpath == "rose/a.jpg"
+    assert (bad.relpath, bad.file.is_folder) == ("rose/2019", True)
+    assert bad.file.problem == "is a folder that cannot be read: Permission denied"
+
+
+@pytest.mark.usefixtures("unreadable")
+def test_a_top_folder_that_is_unreadable_is_an_error(root: Path) -> None:
+    (root / "rose" / "2019").rename(root / "2019")
+    for look in (scan, find_images):
+        with pytest.raises(ImageFolderError, match=r"2019.*Permission denied"):
+            look(root / "2019")
+
+
+@pytest.mark.usefixtures("unreadable")
+def test_nothing_is_pruned_while_a_folder_is_unreadable(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache" / f"inception_v3-{12 * '0'}").mkdir(parents=True)
+    with pytest.raises(CacheError, match="2019 is a folder that cannot be read"):
+        plan_pruning(tmp_path / "cache", [], root)
+
+
+def test_folders_deeper_than_a_path_can_be_long_are_listed(root: Path) -> None:
+    here = os.getcwd()
+    try:
+        os.chdir(root / "rose")
+        for _ in range(25):
+            os.mkdir("deep" * 50)
+            os.chdir("deep" * 50)
+        Path("b.jpg").touch()
+    finally:
+        os.chdir(here)
+    good, bad = scan(root).images
+    assert good.relpath == "rose/a.jpg"
+    assert bad.file.is_folder and "File name too long" in bad.file.problem
 
 
 def test_find_images_is_recursive_and_sorted(root: Path) -> None:
