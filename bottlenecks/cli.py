@@ -1,12 +1,11 @@
 """python -m bottlenecks: flags -> config -> build or housekeeping -> printed summary."""
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bottlenecks.command import DAMAGED, DONE, Parser, run
+from bottlenecks.command import DAMAGED, DONE, Parser, checked_path, run
 from bottlenecks.config import Config
 from bottlenecks.errors import UsageError, shown
 
@@ -53,29 +52,33 @@ def _main(argv: Sequence[str] | None, extractor: "Extractor | None") -> int:
     )
     actions.add_argument("--yes", action="store_true", help="prune without asking")
     values = parser.parse(argv)
-    exports = {suffix: values.pop(f"export_{suffix}") for suffix in ("hdf5", "npz")}
-    exports = {suffix: path and os.path.expanduser(path) for suffix, path in exports.items()}
+    exports = {
+        suffix: checked_path(path, f"export_{suffix}")
+        for suffix in ("hdf5", "npz")
+        if (path := values.pop(f"export_{suffix}")) is not None
+    }
     listing, verify = values.pop("list"), values.pop("verify")
     fingerprints, yes = values.pop("prune"), values.pop("yes")
     if listing + verify + (fingerprints is not None) > 1:
         raise UsageError("--list, --verify and --prune are for one at a time")
-    if (listing or verify or fingerprints is not None) and any(exports.values()):
+    if (listing or verify or fingerprints is not None) and exports:
         raise UsageError("--export_hdf5 and --export_npz go with a run, not with these")
+    bottleneck_dir = checked_path(values["bottleneck_dir"], "bottleneck_dir")
     if listing or verify:
-        return _inspect(values["bottleneck_dir"], verify)
+        return _inspect(bottleneck_dir, verify)
     if fingerprints is not None:
-        return _prune(values["bottleneck_dir"], fingerprints, values["image_dir"], yes)
+        return _prune(bottleneck_dir, fingerprints, values["image_dir"], yes)
     if values["image_dir"] is None:
         raise UsageError("--image_dir is missing: name the folder that holds your photos")
     return _build(Config(**values), exports, extractor)
 
 
-def _build(config: Config, exports: dict[str, str | None], extractor: "Extractor | None") -> int:
+def _build(config: Config, exports: dict[str, str], extractor: "Extractor | None") -> int:
     from bottlenecks import places, takeout
     from bottlenecks.builder import build
     from bottlenecks.progress import ProgressBar
 
-    outputs = [places.Output(f"export_{suffix}", path) for suffix, path in exports.items() if path]
+    outputs = [places.Output(f"export_{suffix}", path) for suffix, path in exports.items()]
     folders = [
         places.Output(flag, getattr(config, flag), folder=True)
         for flag in ("bottleneck_dir", "model_dir")
@@ -87,9 +90,9 @@ def _build(config: Config, exports: dict[str, str | None], extractor: "Extractor
         report = build(config, extractor=extractor, on_progress=lambda p: bar(p.done, p.total))
     print(summary(report), flush=True)
     for suffix, export in (("hdf5", takeout.export_hdf5), ("npz", takeout.export_npz)):
-        if (path := exports[suffix]) is not None:
-            export(report, path)
-            print(f"exported        {len(report.images):>7} rows to {shown(path)}")
+        if suffix in exports:
+            export(report, exports[suffix])
+            print(f"exported        {len(report.images):>7} rows to {shown(exports[suffix])}")
     return DONE
 
 

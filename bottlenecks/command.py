@@ -35,19 +35,32 @@ def flag(default: Any, help: str, **options: Any) -> Any:  # noqa: A002
     return dataclasses.field(default=default, metadata={"help": help, **options})
 
 
-def check_paths(config: Any) -> None:
-    """Replace a leading ``~`` in the path fields of a frozen dataclass made with `flag`.
+def checked_path(path: str | os.PathLike[str], flag: str) -> str:
+    """``path`` with the home folder for a leading ``~``.
 
-    The shell does so only where it sees a word of its own, not in ``--flag=~/folder``.
-    Raises `UsageError` for an empty path and one with a null byte.
+    The shell does so only where it sees a word of its own, not in ``--flag=~/folder``. Raises
+    `UsageError` for an empty path, one with a null byte, and where there is no home folder, as in
+    many a container.
     """
+    path = os.fspath(path)
+    if not path or "\0" in path:
+        raise UsageError(f"--{flag} must be a path. Received: {path!r}")
+    expanded = os.path.expanduser(path)
+    if expanded.split(os.sep, 1)[0] == "~":
+        raise UsageError(
+            f"--{flag} {shown(path)} is below the home folder, and there is none: HOME is not set "
+            f"and this user has no entry; name a folder with --{flag}"
+        )
+    return expanded
+
+
+def check_paths(config: Any) -> None:
+    """Apply `checked_path` to the path fields of a frozen dataclass made with `flag`."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         names_a_path = field.metadata.get("metavar", "").rpartition("|")[2] in ("DIR", "FILE")
         if names_a_path and isinstance(value, str):
-            if not value or "\0" in value:
-                raise UsageError(f"--{field.name} must be a path. Received: {value!r}")
-            object.__setattr__(config, field.name, os.path.expanduser(value))
+            object.__setattr__(config, field.name, checked_path(value, field.name))
 
 
 class Parser(argparse.ArgumentParser):

@@ -54,6 +54,10 @@ class UnsafeGraphError(GraphError):
     """A graph with operations that have no place in an image classifier."""
 
 
+class TensorFlowError(RetrainError, ImportError):
+    """TensorFlow that cannot be imported."""
+
+
 class OutputError(RetrainError, OSError):
     """A place where nothing can be written."""
 

@@ -1,18 +1,21 @@
 """Weights -> frozen InceptionV3: pixels -> (n, 2048) float32; its fingerprint."""
 
+import contextlib
 import functools
 import hashlib
 import json
 import logging
 import os
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from bottlenecks import atomic, bfloat16
+from bottlenecks.command import checked_path
 from bottlenecks.config import PRECISIONS
 from bottlenecks.decode import DECODE_VERSION, INPUT_SIZE
 from bottlenecks.errors import UsageError, WeightsError, shown
@@ -77,7 +80,7 @@ class InceptionV3:
             log.warning("this processor has no bfloat16; going on with float32 at its speed")
             precision = "float32"
         check_weights_argument(weights)
-        self.model_dir = Path(model_dir).expanduser()
+        self.model_dir = Path(checked_path(model_dir, "model_dir"))
         self.precision = precision
         self._weights_argument = weights
         self._on_download = on_download
@@ -122,6 +125,8 @@ class InceptionV3:
         source = hashlib.sha256(f"{_FREEZE_VERSION} {self.weights.sha256}".encode()).hexdigest()
         stem = f"{ARCHITECTURE}-{source[:12]}"
         for path in self.model_dir.glob(f"{stem}-*.pb"):
+            if not (re.fullmatch(rf"{stem}-[0-9a-f]{{64}}", path.stem) and path.is_file()):
+                continue  # somebody else's
             data = path.read_bytes()
             if path.stem == f"{stem}-{hashlib.sha256(data).hexdigest()}":
                 return data
@@ -166,17 +171,38 @@ def _keras_model(weights: Weights) -> Any:
     import_tensorflow()
     import keras
 
-    layout = keras.config.image_data_format()
-    keras.config.set_image_data_format("channels_last")
-    try:
+    with _keras_defaults():
         model = keras.applications.InceptionV3(
             include_top=False, pooling="avg", weights=None, input_shape=(*INPUT_SIZE, 3)
         )
+        _set_weights(model, weights)
+    return model
+
+
+@contextlib.contextmanager
+def _keras_defaults() -> Iterator[None]:
+    """Keras as it comes, within: ``keras.json`` and programs may want other numbers and layouts."""
+    import keras
+
+    config = keras.config
+    own = config.dtype_policy(), config.floatx(), config.image_data_format()
+
+    def use(policy: Any, floatx: str, layout: str) -> None:
+        config.set_floatx(floatx)
+        config.set_dtype_policy(policy)
+        config.set_image_data_format(layout)
+
+    use("float32", "float32", "channels_last")
+    try:
+        yield
     finally:
-        keras.config.set_image_data_format(layout)
+        use(*own)
+
+
+def _set_weights(model: Any, weights: Weights) -> None:
     if weights.path is None:
         _set_random_weights(model)
-        return model
+        return
     try:
         with warnings.catch_warnings(action="ignore"):  # the error says enough
             model.load_weights(weights.path)
@@ -190,7 +216,6 @@ def _keras_model(weights: Weights) -> Any:
             f"the weights file {shown(weights.path)} holds numbers that are not finite; "
             "fetch it again"
         )
-    return model
 
 
 def _set_random_weights(model: Any) -> None:

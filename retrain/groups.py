@@ -28,8 +28,9 @@ def grouping(group_by: str | None) -> GroupOf:
     """
     if group_by is None:
         return on_its_own
-    if os.path.lexists(group_by) or group_by.lower().endswith(".csv"):
-        named = _read_csv(Path(os.path.expanduser(group_by)))
+    path = os.path.expanduser(group_by)
+    if os.path.lexists(path) or path.lower().endswith(".csv"):
+        named = _read_csv(Path(path))
         return lambda relpath: named.get(relpath) or on_its_own(relpath)
     try:
         pattern = re.compile(group_by)

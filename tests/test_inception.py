@@ -1,6 +1,7 @@
 """The frozen network gives Keras' numbers, is built once, and is known by what changes them."""
 
 import logging
+import os
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -130,6 +131,36 @@ def test_a_network_that_cannot_be_kept_is_used_and_built_once(
     monkeypatch.setattr(inception, "_keras_model", must_not_build)
     assert extractor.frozen == kept
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("floatx", "policy"), [("float16", "float16"), ("float64", "mixed_float16")]
+)
+def test_what_is_set_in_keras_changes_no_byte(
+    extractor: InceptionV3, tmp_path: Path, floatx: str, policy: str
+) -> None:
+    import keras
+
+    own = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(policy)
+    try:
+        assert InceptionV3("random", tmp_path).frozen == extractor.frozen
+        assert keras.config.floatx() == floatx  # the user's own again
+        assert keras.config.dtype_policy().name == policy
+    finally:
+        keras.config.set_floatx(own[0])
+        keras.config.set_dtype_policy(own[1])
+
+
+def test_somebody_elses_files_in_the_model_folder_stay(
+    extractor: InceptionV3, tmp_path: Path
+) -> None:
+    stem = frozen_file(Path(extractor.model_dir)).stem.rpartition("-")[0]
+    (tmp_path / f"{stem}-mine.pb").write_text("mine")
+    os.mkfifo(tmp_path / f"{stem}-{'0' * 64}.pb")
+    assert InceptionV3("random", tmp_path).frozen == extractor.frozen
+    assert (tmp_path / f"{stem}-mine.pb").read_text() == "mine"
 
 
 @pytest.mark.usefixtures("quick_network")
