@@ -13,7 +13,7 @@ from measure import Finding, Inputs, alternate, main, of, photos, ratios, speeds
 from bottlenecks.decode import decode
 from bottlenecks.images import scan
 from bottlenecks.inception import InceptionV3
-from bottlenecks.machine import BATCH_SIZE, cpu_has_bfloat16
+from bottlenecks.machine import batch_size, cpu_has_bfloat16
 from bottlenecks.node_names import BOTTLENECK_NODE, INPUT_NODE
 from bottlenecks.quiet_tensorflow import import_tensorflow
 
@@ -22,9 +22,9 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 
 def measure(inputs: Inputs) -> list[Finding]:
-    with photos(inputs.image_dir, 4 * BATCH_SIZE) as folder:
+    with photos(inputs.image_dir, 4 * batch_size()) as folder:
         images = [decode(Path(i.path).read_bytes()) for i in scan(folder / "photos").images]
-        batches = np.stack(images).reshape(-1, BATCH_SIZE, *images[0].shape)
+        batches = np.stack(images).reshape(-1, batch_size(), *images[0].shape)
         float32 = InceptionV3(inputs.weights, folder / "models")
         graph_def = with_input(float32.frozen)
         runs: dict[str, Run] = {
@@ -80,7 +80,7 @@ def openvino(graph_def: Any, folder: Path, precision: str) -> Run:
     path = folder / "network.pb"
     path.write_bytes(graph_def.SerializeToString())
     model = ov.Core().read_model(path)
-    model.reshape([BATCH_SIZE, 299, 299, 3])
+    model.reshape([batch_size(), 299, 299, 3])
     compiled = ov.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
     return lambda pixels: compiled(pixels / np.float32(127.5) - np.float32(1))[0]
 

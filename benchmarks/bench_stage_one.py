@@ -16,7 +16,7 @@ from bottlenecks.config import Config
 from bottlenecks.decode import decode
 from bottlenecks.images import scan
 from bottlenecks.inception import InceptionV3, NetworkExtractor
-from bottlenecks.machine import BATCH_SIZE, cpu_has_bfloat16
+from bottlenecks.machine import batch_size, cpu_has_bfloat16
 
 FROZEN, STAGE_ONE, BFLOAT16 = "frozen graph, decoded arrays", "stage one", "stage one, bfloat16"
 DIRECTORY, ONE_BY_ONE = "model.predict, directory", "model.predict, one by one"
@@ -52,7 +52,8 @@ def measure(inputs: Inputs) -> list[Finding]:
 
 
 def frozen(extractor: NetworkExtractor, pixels: np.ndarray) -> Callable[[], object]:
-    batches = [pixels[start : start + BATCH_SIZE] for start in range(0, len(pixels), BATCH_SIZE)]
+    size = batch_size()
+    batches = [pixels[start : start + size] for start in range(0, len(pixels), size)]
     return lambda: [extractor(batch) for batch in batches]
 
 

@@ -13,6 +13,7 @@ errors             every exception of the project
 atomic             write-then-rename, for every file that is written
 command            what the commands share: flags, error lines, exit codes
 config             the settings of stage one
+forks              what a forked child makes anew
 machine            cores, GPU, bfloat16, and what follows from them
 node_names         the frozen network's tensor names
 images             image folder -> labelled image files

@@ -1,3 +1,3 @@
-from bottlenecks.cli import main
+from bottlenecks.cli import command
 
-raise SystemExit(main())
+command()

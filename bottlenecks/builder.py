@@ -7,13 +7,12 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from bottlenecks import atomic, places
+from bottlenecks import atomic, machine, places
 from bottlenecks.cache import Cache
 from bottlenecks.config import Config
 from bottlenecks.decode import decode
@@ -21,8 +20,7 @@ from bottlenecks.errors import BadImageError, ImageFolderError, if_interrupted, 
 from bottlenecks.images import ImageFolder, LabeledImage, Signature, scan
 from bottlenecks.inception import Extractor, InceptionV3
 from bottlenecks.layout import BAD_IMAGES_FILE, read_own
-from bottlenecks.machine import BATCH_SIZE, THREADS
-from bottlenecks.reading import file_bytes, in_order
+from bottlenecks.reading import file_bytes, in_order, pool_of
 from bottlenecks.rows import Rows
 from bottlenecks.stat_index import StatIndex
 
@@ -189,12 +187,13 @@ class _Build:
 
     def _compute(self, unknown: list[LabeledImage]) -> None:
         """Read ``unknown``, run the network on what the cache lacks, commit as it goes."""
-        batch_size = self.config.batch_size or BATCH_SIZE
+        batch_size = self.config.batch_size or machine.batch_size()
         rows = Rows(self.cache, self.extractor, batch_size)
         saved = time.monotonic()
         with ExitStack() as stack:
             stack.callback(rows.commit)  # also when the run is interrupted
-            pool = stack.enter_context(ThreadPoolExecutor(self.config.decode_threads or THREADS))
+            threads = self.config.decode_threads or machine.threads()
+            pool = stack.enter_context(pool_of(threads, "photos"))
             results = stack.enter_context(
                 closing(in_order(pool, self._read, unknown, 2 * batch_size))
             )

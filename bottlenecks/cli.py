@@ -3,9 +3,9 @@
 import logging
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from bottlenecks.command import DAMAGED, DONE, Parser, checked_path, run
+from bottlenecks.command import DAMAGED, DONE, Parser, checked_path, leave, run
 from bottlenecks.config import Config
 from bottlenecks.errors import UsageError, shown
 
@@ -26,6 +26,11 @@ SHOWN_BAD_IMAGES = 10
 def main(argv: Sequence[str] | None = None, *, extractor: "Extractor | None" = None) -> int:
     """Run the command; returns its exit code. ``extractor`` stands in for InceptionV3."""
     return run(lambda: _main(argv, extractor), finishes=True)
+
+
+def command() -> NoReturn:
+    """`main`, as a process of its own."""
+    leave(main())
 
 
 def _main(argv: Sequence[str] | None, extractor: "Extractor | None") -> int:

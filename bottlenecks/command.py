@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 ``--verify`` found damage, 2 a usage, data or configuratio
 """
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import io
@@ -143,18 +144,34 @@ def run(main: Callable[[], int], finishes: bool = False) -> int:
         sys.stdout, sys.stderr = streams
 
 
+def leave(code: int) -> NoReturn:
+    """End the process with ``code``.
+
+    After an interruption at once: elsewise Python would wait for each thread, and one may be stuck
+    in a photo.
+    """
+    if code in (INTERRUPTED, TERMINATED):
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 def _run(main: Callable[[], int]) -> int:
     logging.basicConfig(format="%(message)s", handlers=[_StderrHandler()], force=True)
     if not sys.warnoptions:  # Pillow warns of odd files; what matters of them is reported
         warnings.simplefilter("ignore")
-    previous = _on_sigterm(_terminate)
+    previous = _on_signal(signal.SIGTERM, _terminate)
     try:
         code = main()
         sys.stdout.flush()  # so that a closed pipe is met here and not at the very end
         return code
     except (KeyboardInterrupt, Terminated) as stop:
+        previous_interrupt = _on_signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
         notes = getattr(stop, "__notes__", [])[:1]
         print("\n" + "; ".join(["interrupted", *notes]), file=sys.stderr)
+        _on_signal(signal.SIGINT, previous_interrupt)
         return INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
     except BrokenPipeError:  # the reader of a pipe (head) has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -172,7 +189,7 @@ def _run(main: Callable[[], int]) -> int:
             "check the free space and the permissions, then run the same command again"
         )
     finally:
-        _on_sigterm(previous)
+        _on_signal(signal.SIGTERM, previous)
 
 
 def _open_missing_streams() -> None:
@@ -194,9 +211,9 @@ def _terminate(*_: object) -> NoReturn:
     raise Terminated
 
 
-def _on_sigterm(handler: Any) -> Any:
+def _on_signal(number: int, handler: Any) -> Any:
     try:
-        return signal.signal(signal.SIGTERM, handler)
+        return signal.signal(number, handler)
     except ValueError:  # not in the main thread: nobody's signals are ours to take
         return None
 

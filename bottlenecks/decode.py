@@ -19,8 +19,9 @@ from PIL import (
 )
 
 from bottlenecks.errors import BadImageError
+from bottlenecks.forks import PerProcess
 from bottlenecks.images import HEADER_BYTES, sniff
-from bottlenecks.machine import THREADS
+from bottlenecks.machine import MOST_THREADS, threads
 
 # Part of the fingerprint: change it with anything here that changes a pixel.
 DECODE_VERSION = "pillow-bilinear-1"
@@ -29,12 +30,12 @@ INPUT_SIZE = (299, 299)  # height, width of InceptionV3's input
 MAX_PIXELS = 90_000_000  # as Pillow's own limit
 MAX_JPEG_PIXELS = 200_000_000  # what phones make; baseline JPEG decodes scaled down
 MAX_MEMORY = 400_000_000  # bytes of an image's file and of its decoding together
-_LARGE_MEMORY = 128_000_000 // THREADS  # from here on an image is decoded alone
+LARGE_MEMORY = 128_000_000  # bytes, of all threads: who takes more than a share decodes alone
 _STRIP_PIXELS = 4_000_000  # other than JPEG is shrunk in strips of this size
 
 # Large images are decoded one at a time, and all by one thread: memory that is freed stays with
 # the thread that took it.
-_large_images = ThreadPoolExecutor(1, "large image")
+_large_images = PerProcess(lambda: ThreadPoolExecutor(1, "large image"))
 
 # The plugin classes are called directly: Image.open would apply Pillow's global pixel limit.
 _OPENERS: dict[str, Callable[[BytesIO], Any]] = {
@@ -88,8 +89,8 @@ def decode(data: bytes, size: tuple[int, int] = INPUT_SIZE) -> np.ndarray:
                     f"takes {(len(data) + memory) / 1e6:.0f} MB of memory to decode, at most "
                     f"{MAX_MEMORY / 1e6:.0f} are used; save it smaller, or as an ordinary JPEG"
                 )
-            if memory > _LARGE_MEMORY:
-                frame, orientation = _large_images.submit(_load, image, size).result()
+            if _is_large(memory):
+                frame, orientation = _large_images().submit(_load, image, size).result()
             else:
                 frame, orientation = _load(image, size)
     except BadImageError:
@@ -128,6 +129,12 @@ def _load(image: Any, size: tuple[int, int]) -> tuple[Any, int]:
     frame = _shrink(image, _stored_size(size, orientation))
     image.close()  # frees the pixels before the next large image is loaded
     return frame, orientation
+
+
+def _is_large(memory: int) -> bool:
+    """Whether ``memory`` bytes are more than each of the threads may take at a time."""
+    # It takes a moment to look up how many there are.
+    return memory > LARGE_MEMORY // MOST_THREADS and memory > LARGE_MEMORY // threads()
 
 
 def _check_pixels(width: int, height: int, image_format: str) -> None:

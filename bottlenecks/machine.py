@@ -1,7 +1,12 @@
-"""What this machine has: cores, a GPU, bfloat16; and the defaults that follow from it."""
+"""What this machine has: cores, a GPU, bfloat16; and the defaults that follow from it.
+
+All are looked up when they are wanted: what a process may use can change while it runs.
+"""
 
 import os
 from pathlib import Path
+
+MOST_THREADS = 32
 
 
 def usable_cores() -> int:
@@ -26,9 +31,18 @@ def cpu_has_bfloat16() -> bool:
     return "avx512_bf16" in cpuinfo or "amx_bf16" in cpuinfo
 
 
-# Threads that read and decode photos. On two cores the network takes 30 ms for a photo and the
-# decoder 5; a GPU is faster than 8 threads decode.
-THREADS = min(32 if has_gpu() else 8, usable_cores())
-# Photos that go through the network at once. Larger ones were no faster on two cores, and
-# take 15 MB of memory a photo.
-BATCH_SIZE = 64 if has_gpu() else 16
+def threads() -> int:
+    """How many read and decode photos, unless it is set: at most `MOST_THREADS`.
+
+    On two cores the network takes 30 ms for a photo and the decoder 5; a GPU is faster than 8
+    threads decode.
+    """
+    return min(MOST_THREADS if has_gpu() else 8, usable_cores())
+
+
+def batch_size() -> int:
+    """How many photos go through the network at once, unless it is set.
+
+    More were no faster on two cores, and take 15 MB of memory a photo.
+    """
+    return 64 if has_gpu() else 16

@@ -1,12 +1,17 @@
 """The one place where TensorFlow is imported: late, and without its log lines."""
 
+import contextlib
 import os
 import sys
 import tempfile
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
 from types import ModuleType
 
 from bottlenecks.errors import TensorFlowError
+from bottlenecks.forks import PerProcess
+
+_importing = PerProcess(threading.Lock)
 
 
 def import_tensorflow() -> ModuleType:
@@ -14,33 +19,63 @@ def import_tensorflow() -> ModuleType:
 
     ``TF_CPP_MIN_LOG_LEVEL`` keeps the user's value where there is one. What TensorFlow writes
     to file descriptor 2 before its logging is set up (CUDA and oneDNN notices) is dropped, and
-    shown only if the import fails. Raises `TensorFlowError` then.
+    shown only if the import fails: `TensorFlowError`. Threads that come meanwhile wait.
     """
-    if "tensorflow" in sys.modules:
-        return sys.modules["tensorflow"]
+    with _importing():  # the module is in sys.modules long before it is whole
+        if "tensorflow" not in sys.modules:
+            _import_quietly()
+        import tensorflow  # which waits where somebody else is importing it
+
+        module: ModuleType = tensorflow
+        return module
+
+
+def _import_quietly() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"  # TensorFlow imports Keras
     if os.path.expanduser("~") == "~":  # there is none, and they would make a folder of that name
         os.environ.setdefault("KERAS_HOME", os.path.join(os.devnull, "keras"))
-    with suppress(OSError, ValueError):
-        sys.stderr.flush()
-    kept = os.dup(2)
     try:
-        with tempfile.TemporaryFile() as held_back:
-            os.dup2(held_back.fileno(), 2)
-            try:
-                import tensorflow  # noqa: F401
-            except Exception as error:
-                os.dup2(kept, 2)
-                held_back.seek(0)
-                os.write(2, held_back.read())
-                reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-                raise TensorFlowError(
-                    f"cannot import TensorFlow ({reason}); install it again, and look at Keras' "
-                    "configuration: keras.json in ~/.keras, or where KERAS_HOME says"
-                ) from error
-            finally:
-                os.dup2(kept, 2)
+        with _stderr_held_back():
+            import tensorflow  # noqa: F401
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise TensorFlowError(
+            f"cannot import TensorFlow ({reason}); install it again, and look at Keras' "
+            "configuration: keras.json in ~/.keras, or where KERAS_HOME says"
+        ) from error
+
+
+@contextlib.contextmanager
+def _stderr_held_back() -> Iterator[None]:
+    """Drop what is written to file descriptor 2, or show it after all if that raises."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+    held_back, kept = _anonymous_file(), os.dup(2)
+    try:
+        os.dup2(held_back, 2)
+        yield
+    except Exception:
+        os.dup2(kept, 2)
+        os.lseek(held_back, 0, os.SEEK_SET)
+        with os.fdopen(os.dup(held_back), "rb") as written:
+            os.write(2, written.read())
+        raise
     finally:
+        os.dup2(kept, 2)
         os.close(kept)
-    return sys.modules["tensorflow"]
+        os.close(held_back)
+
+
+def _anonymous_file() -> int:
+    """The descriptor of a file without a name: in memory where that can be had, as in Linux.
+
+    There need be no folder for temporary files that can be written to; without, it leads nowhere.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        return os.memfd_create("stderr")
+    try:
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
+    except OSError:
+        return os.open(os.devnull, os.O_RDWR)

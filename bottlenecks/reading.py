@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from bottlenecks.errors import BadImageError
+from bottlenecks.forks import PerProcess
 from bottlenecks.images import Signature, signature_of
 
 MAX_FILE_BYTES = 256 * 2**20
@@ -17,7 +18,7 @@ LARGE_FILE_BYTES = 16 * 2**20
 
 
 # Held while a large file is read and decoded, so that several threads do not add up in memory.
-_one_large = threading.Lock()
+_one_large = PerProcess(threading.Lock)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -45,11 +46,27 @@ def file_bytes(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, Signature]
                     "read; save it smaller"
                 )
             if status.st_size > LARGE_FILE_BYTES:
-                stack.enter_context(_one_large)
+                stack.enter_context(_one_large())
             data = file.read(MAX_FILE_BYTES)
         except OSError as error:
             raise BadImageError(f"cannot be read: {error.strerror or error}") from error
         yield data, signature_of(status)
+
+
+@contextlib.contextmanager
+def pool_of(threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """A pool of so many threads, none of which Ctrl-C and SIGTERM wait for."""
+    pool = ThreadPoolExecutor(threads, name)
+    wait = True
+    try:
+        yield pool
+    except (Exception, GeneratorExit):
+        raise
+    except BaseException:
+        wait = False
+        raise
+    finally:
+        pool.shutdown(wait, cancel_futures=not wait)
 
 
 def in_order(

@@ -7,7 +7,6 @@ shards as plain float32, so once a shard has been checked, one row can be read b
 import os
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from typing import BinaryIO, Protocol
 
@@ -16,7 +15,7 @@ import numpy as np
 from bottlenecks import shard
 from bottlenecks.cache import Cache
 from bottlenecks.errors import CacheError
-from bottlenecks.reading import in_order
+from bottlenecks.reading import in_order, pool_of
 
 BLOCK_ROWS = 4096  # 32 MiB
 _READERS = 2  # threads that read batches ahead
@@ -103,7 +102,7 @@ class OnDisk:
 
     def stream(self, batches: Iterable[np.ndarray]) -> Stream:
         with (
-            ThreadPoolExecutor(_READERS, "vectors") as pool,
+            pool_of(_READERS, "vectors") as pool,
             closing(in_order(pool, self.take, batches, _AHEAD)) as results,
         ):
             yield from results

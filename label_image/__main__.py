@@ -1,3 +1,3 @@
-from label_image.cli import main
+from label_image.cli import command
 
-raise SystemExit(main())
+command()

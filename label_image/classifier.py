@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from bottlenecks import machine
 from bottlenecks.decode import INPUT_SIZE, decode
 from bottlenecks.errors import BadImageError, GraphError, shown
 from bottlenecks.frozen import import_frozen
-from bottlenecks.machine import BATCH_SIZE, THREADS
 from bottlenecks.quiet_tensorflow import import_tensorflow
-from bottlenecks.reading import file_bytes, in_order
+from bottlenecks.reading import file_bytes, in_order, pool_of
 from label_image.graph import find_input, find_output, read_graph, read_labels
 from retrain.graph_spec import MUL_NODE
 
@@ -78,7 +77,7 @@ class Classifier:
             )
         self._size = _size(source.shape, input_height, input_width)
         self._fixed_batch = source.shape[0] if source.shape.rank == 4 else None
-        self._batch_size = self._fixed_batch or BATCH_SIZE
+        self._batch_size = self._fixed_batch or machine.batch_size()
         is_mul = source.name == f"{MUL_NODE}:0"
         self._mean = input_mean if input_mean is not None else 127.5 if is_mul else 0.0
         self._std = input_std if input_std is not None else 127.5 if is_mul else 255.0
@@ -93,7 +92,7 @@ class Classifier:
         A photo that cannot be read has a ``problem`` and no ranking.
         """
         batch: list[tuple[str, np.ndarray | BadImageError]] = []
-        with ThreadPoolExecutor(THREADS) as pool:
+        with pool_of(machine.threads(), "photos") as pool:
             names = (os.fspath(path) for path in paths)
             with closing(in_order(pool, self._read, names, 2 * self._batch_size)) as photos:
                 for photo in photos:

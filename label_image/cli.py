@@ -6,9 +6,9 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from bottlenecks.command import DONE, ERROR, Parser, run
+from bottlenecks.command import DONE, ERROR, Parser, leave, run
 from bottlenecks.errors import ImageFolderNotFoundError, UsageError, shown
 from label_image.config import Config
 
@@ -23,6 +23,11 @@ photos. Exits with 2 if one of them cannot be read, after labelling the others."
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     return run(lambda: _main(argv))
+
+
+def command() -> NoReturn:
+    """`main`, as a process of its own."""
+    leave(main())
 
 
 def _main(argv: Sequence[str] | None) -> int:

@@ -1,3 +1,3 @@
-from retrain.cli import main
+from retrain.cli import command
 
-raise SystemExit(main())
+command()

@@ -1,10 +1,10 @@
 """python -m retrain: flags -> config -> train -> printed figures -> exit code."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from bottlenecks.cli import make_extractor
-from bottlenecks.command import DONE, Parser, run
+from bottlenecks.command import DONE, Parser, leave, run
 from retrain.config import Config
 
 if TYPE_CHECKING:
@@ -19,6 +19,11 @@ the graph and the labels for label_image."""
 def main(argv: Sequence[str] | None = None, *, extractor: "NetworkExtractor | None" = None) -> int:
     """Run the command; returns its exit code. ``extractor`` stands in for InceptionV3."""
     return run(lambda: _main(argv, extractor), finishes=True)
+
+
+def command() -> NoReturn:
+    """`main`, as a process of its own."""
+    leave(main())
 
 
 def _main(argv: Sequence[str] | None, extractor: "NetworkExtractor | None") -> int:

@@ -69,7 +69,9 @@ class Announcing(StandIn):
 if __name__ == "__main__":
     import importlib
 
+    from bottlenecks.command import leave
+
     main = importlib.import_module(f"{sys.argv[1]}.cli").main
     seconds = os.environ.get("STANDIN_SECONDS")
     extractor = Announcing(seconds=float(seconds)) if seconds else StandIn()
-    raise SystemExit(main(sys.argv[2:], extractor=extractor))
+    leave(main(sys.argv[2:], extractor=extractor))

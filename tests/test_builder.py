@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bottlenecks import builder, lock, rows
+from bottlenecks import builder, lock, machine, rows
 from bottlenecks.builder import BuildReport, Progress, build
 from bottlenecks.cache import Cache
 from bottlenecks.cli import main
@@ -279,7 +279,7 @@ def test_batch_sizes(run_build: Build, batch_size: int, batches: list[int]) -> N
 def test_the_batch_size_of_the_machine_unless_another_is_set(
     run_build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(builder, "BATCH_SIZE", 7)
+    monkeypatch.setattr(machine, "batch_size", lambda: 7)
     extractors = StandIn("a"), StandIn("b")
     run_build(extractors[0])
     run_build(extractors[1], batch_size=9)
@@ -319,7 +319,7 @@ def test_so_many_threads_decode(
 def test_the_threads_of_the_machine_unless_a_number_is_set(
     run_build: Build, decoding: Callable[[int], set[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(builder, "THREADS", 3)
+    monkeypatch.setattr(machine, "threads", lambda: 3)
     names = decoding(3)
     run_build()
     assert len(names) == 3

@@ -10,7 +10,8 @@ import pytest
 
 from bottlenecks.decode import decode
 from bottlenecks.errors import GraphError
-from label_image.classifier import BATCH_SIZE, Classifier, Result
+from bottlenecks.machine import batch_size
+from label_image.classifier import Classifier, Result
 from tests.conftest import COLOURS, Trained, make_dataset, photo
 
 
@@ -53,7 +54,7 @@ def test_results_are_in_the_order_of_the_photos_over_many_batches(
 ) -> None:
     photos = sorted(make_dataset(tmp_path, per_label=25).rglob("*.jpg"))
     np.random.default_rng(0).shuffle(photos)
-    assert len(photos) > 2 * BATCH_SIZE
+    assert len(photos) > 2 * batch_size()
     results = list(classifier.classify(photos))
     assert [result.path for result in results] == [str(path) for path in photos]
     assert [result.ranking[0].label for result in results] == [p.parent.name for p in photos]
@@ -111,7 +112,7 @@ def test_results_come_before_the_last_photo_is_read(tmp_path: Path, classifier: 
             yield tmp_path / "cyan.jpg"
 
     assert next(iter(classifier.classify(endless()))).ranking[0].label == "cyan"
-    assert len(taken) <= 4 * BATCH_SIZE
+    assert len(taken) <= 4 * batch_size()
 
 
 def test_labels_that_do_not_match_the_graph(trained: Trained, tmp_path: Path) -> None:

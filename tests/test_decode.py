@@ -347,7 +347,7 @@ def test_a_big_image_is_decoded_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode_module, "_load", record)
     data = encode(Image.new("RGB", (8, 8)), "PNG")
     small = decode(data)
-    monkeypatch.setattr(decode_module, "_LARGE_MEMORY", 64)
+    monkeypatch.setattr(decode_module, "LARGE_MEMORY", 64)
     np.testing.assert_array_equal(decode(data), small)
     np.testing.assert_array_equal(decode(data), small)
     assert threads[0] is threading.current_thread()

@@ -1,7 +1,6 @@
 """What this machine has is asked of the system, and the defaults follow from it."""
 
 import os
-import runpy
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -93,8 +92,7 @@ def test_the_documented_defaults(
     set_visible(monkeypatch, None)
     set_devices(monkeypatch, *["nvidia0"] * gpu)
     set_cores(monkeypatch, cores)
-    defaults = runpy.run_path(machine.__file__)
-    assert (defaults["THREADS"], defaults["BATCH_SIZE"]) == (threads, batch_size)
+    assert (machine.threads(), machine.batch_size()) == (threads, batch_size)
 
 
 @pytest.mark.parametrize(

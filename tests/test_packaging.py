@@ -144,13 +144,14 @@ def test_the_sources_are_of_the_oldest_python_that_is_promised(package: str) -> 
         ast.parse(path.read_text("utf-8"), feature_version=(major, minor))
 
 
-def test_console_scripts_are_the_commands() -> None:
+def test_console_scripts_are_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = setup_cfg()["options.entry_points"]["console_scripts"].strip().splitlines()
     scripts = dict(line.split(" = ") for line in lines)
     assert set(scripts) == set(PACKAGES)
     for name, value in scripts.items():
-        main = importlib.metadata.EntryPoint(name, value, "console_scripts").load()
-        assert main.__module__ == f"{name}.cli"
+        command = importlib.metadata.EntryPoint(name, value, "console_scripts").load()
+        assert command.__module__ == f"{name}.cli"
+        monkeypatch.setattr(sys, "argv", [name, "--help"])
         with pytest.raises(SystemExit) as stop:
-            main(["--help"])
+            command()
         assert stop.value.code == 0

@@ -1,0 +1,240 @@
+"""Threads, forks and interruptions: nothing waits for what will not come."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bottlenecks import machine
+from bottlenecks.builder import build
+from bottlenecks.config import Config
+from label_image.classifier import Classifier
+from tests.conftest import ROOT, Trained, make_dataset
+from tests.standin import StandIn
+
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+def program(source: str) -> list[str]:
+    return [sys.executable, "-c", textwrap.dedent(source)]
+
+
+def run_program(source: str, cwd: Path, timeout: float = 60) -> str:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        program(source), cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+STUCK = """
+    import runpy, sys, time
+    import bottlenecks.builder, bottlenecks.decode
+    seen = []
+    def decode(data, *size):
+        seen.append(data)
+        if len(seen) == {after}:
+            print("stuck", flush=True)
+            time.sleep(3600)
+        return real(data, *size)
+    real, bottlenecks.decode.decode = bottlenecks.decode.decode, decode
+    bottlenecks.builder.decode = decode
+    sys.argv = ["x", {command!r}, "--image_dir=Dataset", "--decode_threads=2", "--batch_size=2"]
+    runpy.run_module("tests.standin", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("command", ["bottlenecks", "retrain"])
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_decoder_that_is_stuck_does_not_hold_up_an_interruption(
+    small_dataset: Path, sent: signal.Signals, code: int, command: str
+) -> None:
+    with subprocess.Popen(
+        program(STUCK.format(after=7, command=command)),
+        cwd=small_dataset.parent,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            while "stuck" not in (line := process.stdout.readline()):
+                assert line
+            for _ in range(3):  # impatient users
+                process.send_signal(sent)
+                time.sleep(0.05)
+            _, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == code, err
+    assert "interrupted; what was computed is kept" in err
+    assert "Traceback" not in err
+    # The cache is whole, and is not locked.
+    report = build(
+        Config(
+            image_dir=str(small_dataset),
+            bottleneck_dir=str(small_dataset.parent / "bottleneck_cache"),
+        ),
+        extractor=StandIn(),
+    )
+    assert len(report.images) == 12
+    assert report.cached > 0
+
+
+def test_a_pool_is_not_waited_for_when_its_reader_stops(trained: Trained, tmp_path: Path) -> None:
+    """A generator that is left in the middle does not wait for the photos that were begun."""
+    results = Classifier(trained.graph, trained.labels).classify(
+        sorted(make_dataset(tmp_path / "D").rglob("*.jpg"))
+    )
+    assert next(results).ranking
+    results.close()  # type: ignore[attr-defined]
+
+
+FORKS = """
+    import os, sys, threading
+    from io import BytesIO
+    import numpy as np
+    from PIL import Image
+    from bottlenecks import decode, reading
+    decode.LARGE_MEMORY = 64  # so that every photo goes by the thread of the large ones
+    reading.LARGE_FILE_BYTES = 64
+    file = BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (40, 30, 3), np.uint8)
+    Image.fromarray(noise).save(file, "PNG")
+    open("photo.png", "wb").write(file.getvalue())
+    def read():
+        with reading.file_bytes("photo.png") as (data, _):
+            return decode.decode(data)
+    expected, stop = read(), threading.Event()
+    def forever():
+        while not stop.is_set():
+            read()
+    threads = [threading.Thread(target=forever) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for i in range({times}):
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if np.array_equal(read(), expected) else 1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0, i
+    with reading.file_bytes("photo.png"):  # held while the child is made
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if np.array_equal(read(), expected) else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    stop.set()
+    for thread in threads:
+        thread.join()
+    print("done")
+"""
+
+
+@forks
+def test_forked_children_decode_while_threads_do(tmp_path: Path) -> None:
+    times = 200 if os.environ.get("RETRAIN_SOAK") else 20
+    assert run_program(FORKS.format(times=times), tmp_path) == "done\n"
+
+
+def test_threads_that_import_tensorflow_at_once_all_get_the_whole_of_it(tmp_path: Path) -> None:
+    package = tmp_path / "tensorflow"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "import os, time\nos.write(2, b'notice of the loader\\n')\ntime.sleep(0.3)\nwhole = True\n"
+    )
+    source = """
+        import os, sys, threading
+        sys.path.insert(0, os.getcwd())
+        from bottlenecks.quiet_tensorflow import import_tensorflow
+        got = []
+        def use():
+            got.append(import_tensorflow().whole)
+        threads = [threading.Thread(target=use) for _ in range(8)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        os.write(2, b"still here")
+        print(got.count(True))
+    """
+    result = subprocess.run(
+        program(source),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (result.stdout, result.stderr) == ("8\n", "still here")
+
+
+def test_a_failed_import_shows_what_was_held_back(tmp_path: Path) -> None:
+    (tmp_path / "tensorflow.py").write_text(
+        "import os\nos.write(2, b'no such library\\n')\nraise ImportError('broken')\n"
+    )
+    source = """
+        import os, sys
+        sys.path.insert(0, os.getcwd())
+        from bottlenecks.errors import TensorFlowError
+        from bottlenecks.quiet_tensorflow import import_tensorflow
+        for _ in range(2):
+            try:
+                import_tensorflow()
+            except TensorFlowError as error:
+                print(error)
+    """
+    result = subprocess.run(
+        program(source),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.stderr == "no such library\n" * 2
+    assert result.stdout.count("cannot import TensorFlow (ImportError: broken)") == 2
+
+
+def test_one_classifier_serves_many_threads(trained: Trained, tmp_path: Path) -> None:
+    photos = sorted(make_dataset(tmp_path / "D", per_label=4).rglob("*.jpg"))
+    classifier = Classifier(trained.graph, trained.labels)
+    expected = list(classifier.classify(photos))
+    with ThreadPoolExecutor(8) as pool:
+        for results in pool.map(lambda _: list(classifier.classify(photos)), range(24)):
+            assert results == expected
+
+
+def test_classifiers_are_made_in_several_threads(trained: Trained) -> None:
+    pixels = np.zeros((1, 299, 299, 3), np.uint8)
+    expected = Classifier(trained.graph, trained.labels).scores(pixels)
+    with ThreadPoolExecutor(4) as pool:
+        made = pool.map(
+            lambda _: Classifier(trained.graph, trained.labels).scores(pixels), range(8)
+        )
+        for scores in made:
+            np.testing.assert_allclose(scores, expected, rtol=1e-5)
+
+
+def test_builds_in_several_threads(dataset: Path, tmp_path: Path) -> None:
+    config = Config(image_dir=str(dataset), bottleneck_dir=str(tmp_path / "cache"))
+    with ThreadPoolExecutor(4) as pool:
+        reports = list(pool.map(lambda _: build(config, extractor=StandIn()), range(4)))
+    vectors = [r.cache.read(image.key for image in r.images) for r in reports]
+    assert all(np.array_equal(v, vectors[0]) for v in vectors)
+
+
+def test_what_the_machine_has_is_looked_up_when_it_is_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "has_gpu", lambda: False)
+    for cores in (1, 3, 8, 64):
+        monkeypatch.setattr(machine, "usable_cores", lambda cores=cores: cores)
+        assert machine.threads() == min(8, cores)
