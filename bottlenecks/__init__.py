@@ -19,6 +19,8 @@ node_names         the frozen network's tensor names
 images             image folder -> labelled image files
 places             where outputs may go: never over an input, or what is another's
 reading            image files -> bytes, several at once
+structure          image files of too many parts, refused before they are decoded
+shrink             an image of any mode and size -> 8 bits at the size wanted
 decode             file bytes -> pixels; the only decoder
 quiet_tensorflow   the one place where TensorFlow is imported
 frozen             run a frozen graph in little memory

@@ -15,6 +15,7 @@ from PIL import (
     Image,
     JpegImagePlugin,
     PngImagePlugin,
+    TiffImagePlugin,
     WebPImagePlugin,
 )
 
@@ -22,20 +23,32 @@ from bottlenecks.errors import BadImageError
 from bottlenecks.forks import PerProcess
 from bottlenecks.images import HEADER_BYTES, sniff
 from bottlenecks.machine import MOST_THREADS, threads
+from bottlenecks.shrink import shrink
+from bottlenecks.structure import check_structure
 
 # Part of the fingerprint: change it with anything here that changes a pixel.
-DECODE_VERSION = "pillow-bilinear-1"
+DECODE_VERSION = "pillow-bilinear-2"
 INPUT_SIZE = (299, 299)  # height, width of InceptionV3's input
 
 MAX_PIXELS = 90_000_000  # as Pillow's own limit
 MAX_JPEG_PIXELS = 200_000_000  # what phones make; baseline JPEG decodes scaled down
 MAX_MEMORY = 400_000_000  # bytes of an image's file and of its decoding together
 LARGE_MEMORY = 128_000_000  # bytes, of all threads: who takes more than a share decodes alone
-_STRIP_PIXELS = 4_000_000  # other than JPEG is shrunk in strips of this size
 
 # Large images are decoded one at a time, and all by one thread: memory that is freed stays with
 # the thread that took it.
 _large_images = PerProcess(lambda: ThreadPoolExecutor(1, "large image"))
+
+
+def _heif(file: BytesIO) -> Any:
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        raise BadImageError(
+            "HEIC photos need pillow-heif: pip install 'retrain[heic]', or convert it to JPEG"
+        ) from error
+    return HeifImageFile(file)  # type: ignore[no-untyped-call]
+
 
 # The plugin classes are called directly: Image.open would apply Pillow's global pixel limit.
 _OPENERS: dict[str, Callable[[BytesIO], Any]] = {
@@ -44,8 +57,10 @@ _OPENERS: dict[str, Callable[[BytesIO], Any]] = {
     "GIF": GifImagePlugin.GifImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "HEIC": _heif,
 }
-_ORIENTATION_TAG = 0x0112
+_ORIENTATION_TAG, _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_LENGTH = 0x0112, 278, 322, 323
 # EXIF orientation -> how to turn the stored image upright (EXIF 2.3, 4.6.4 A).
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -61,9 +76,9 @@ _UPRIGHT = {
 def decode(data: bytes, size: tuple[int, int] = INPUT_SIZE) -> np.ndarray:
     """Decode the bytes of an image file.
 
-    Turned upright by EXIF, transparency on white, the first frame of an animation, 16-bit
-    grey scaled to 8, resized to ``size`` (height, width) without keeping the aspect ratio
-    (bilinear, antialiased).
+    Turned upright by EXIF, transparency on white, the first frame or page, in 8 bits (see
+    `shrink`), resized to ``size`` (height, width) without keeping the aspect ratio (bilinear,
+    antialiased).
 
     Returns an array of shape (height, width, 3), dtype uint8. Raises `BadImageError`, whose
     message is the reason, for whatever is not a whole image of a known format.
@@ -72,6 +87,7 @@ def decode(data: bytes, size: tuple[int, int] = INPUT_SIZE) -> np.ndarray:
     if image_format not in _OPENERS:
         raise BadImageError(_why_not(data, image_format))
     try:
+        check_structure(data, image_format)
         if image_format == "WEBP":  # its plugin allocates the canvas when it opens the file
             _check_pixels(*_webp_size(data), image_format)
         with _OPENERS[image_format](BytesIO(data)) as image:
@@ -126,7 +142,7 @@ def _load(image: Any, size: tuple[int, int]) -> tuple[Any, int]:
     """``image`` shrunk but not yet turned, in mode L, RGB or RGBA, and its EXIF orientation."""
     image.load()
     orientation = _orientation(image)  # which loads a PNG, so only now
-    frame = _shrink(image, _stored_size(size, orientation))
+    frame = shrink(image, _stored_size(size, orientation))
     image.close()  # frees the pixels before the next large image is loaded
     return frame, orientation
 
@@ -171,41 +187,35 @@ def _decoding_memory(image: Any, full_size: tuple[int, int]) -> int:
         return int(2 * full_size[0] * full_size[1] * sum(sampling) / max(sampling))
     if image.format == "WEBP":
         return 20 * pixels
-    return pixels * {"1": 1, "L": 1, "P": 1, "I;16": 2}.get(image.mode, 4)
+    if image.format == "HEIF":
+        return 40_000_000 + 7 * pixels
+    if image.format == "TIFF":
+        return _tiff_memory(image)
+    return pixels * _pixel_bytes(image)
 
 
-def _shrink(image: Any, size: tuple[int, int]) -> Any:
-    """``image`` resized to ``size`` (width, height), in mode L, RGB or RGBA."""
-    x = max(1, image.width // (2 * size[0]))
-    y = max(1, image.height // (2 * size[1]))
-    if image.width * image.height > _STRIP_PIXELS and max(x, y) > 1:
-        # Converting and premultiplying alpha copy an image several times: do so strip by strip.
-        rows = max(1, _STRIP_PIXELS // image.width // y) * y
-        strips = []
-        for top in range(0, image.height, rows):
-            strip = image.crop((0, top, image.width, min(top + rows, image.height)))
-            strips.append(_as_8_bit(strip).reduce((x, y)))
-        shrunk = Image.new(strips[0].mode, (strips[0].width, sum(s.height for s in strips)))
-        top = 0
-        for strip in strips:
-            shrunk.paste(strip, (0, top))
-            top += strip.height
-        # The last blocks may stand for less than x by y pixels.
-        box = (0, 0, image.width / x, image.height / y)
-        return shrunk.resize(size, Image.Resampling.BILINEAR, box)
-    return _as_8_bit(image).resize(size, Image.Resampling.BILINEAR)
+def _tiff_memory(image: Any) -> int:
+    """The pixels, turned by Pillow itself, and the strip or tile that libtiff decodes into."""
+    tags = image.tag_v2
+    bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (8,))
+    width, height = image.width, min(image.height, int(tags.get(_ROWS_PER_STRIP, image.height)))
+    if _TILE_WIDTH in tags and _TILE_LENGTH in tags:
+        width, height = int(tags[_TILE_WIDTH]), int(tags[_TILE_LENGTH])
+    samples = max(len(bits), int(tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)))
+    strip: int = width * height * samples * max(bits) // 8
+    turned = 2 if tags.get(_ORIENTATION_TAG, 1) in _UPRIGHT else 1
+    pixels: int = image.width * image.height
+    return turned * _pixel_bytes(image) * pixels + strip
 
 
-def _as_8_bit(image: Any) -> Any:
-    """``image`` in a mode that can be resized: L, RGB, or RGBA where it has transparency."""
-    if image.mode.startswith("I"):  # 16-bit grey: keep the high byte, as libpng does
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        return image.convert("RGBA")
-    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+def _pixel_bytes(image: Any) -> int:
+    mode = image.mode
+    return 2 if mode.startswith("I;16") else 1 if mode in ("1", "L", "P") else 4
 
 
 def _orientation(image: Any) -> int:
+    if image.format in ("TIFF", "HEIF"):  # which are turned as they are loaded
+        return 1
     try:
         orientation = int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # a broken EXIF block does not make the picture unreadable
@@ -227,4 +237,4 @@ def _why_not(data: bytes, image_format: str | None) -> str:
     start = data[:256].lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<svg")):
         return "holds HTML or XML, not an image; download the image itself"
-    return "is no JPEG, PNG, GIF, BMP or WebP image"
+    return "is no JPEG, PNG, GIF, BMP, WebP, TIFF or HEIC image"

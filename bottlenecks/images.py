@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bottlenecks.errors import ImageFolderError, ImageFolderNotFoundError, shown
 
-# Named like an image: what decode reads, and what it can give advice on (HEIC, TIFF).
+# Named like an image: what decode reads, and what it can give advice on (AVIF).
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp"),
     *(".heic", ".heif", ".avif", ".tif", ".tiff"),
@@ -29,7 +29,7 @@ _HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", 
 def sniff(header: bytes) -> str | None:
     """The image format that a file's first `HEADER_BYTES` bytes show, or None.
 
-    One of JPEG (MPO too), PNG, GIF, BMP, WEBP, which can be decoded, or HEIC, AVIF, TIFF.
+    One of JPEG (MPO too), PNG, GIF, BMP, WEBP, TIFF, HEIC, which can be decoded, or AVIF.
     """
     if header.startswith(b"\xff\xd8\xff"):
         return "JPEG"

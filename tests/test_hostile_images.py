@@ -23,7 +23,6 @@ MAX_PEAK_BYTES = 1.5e9
 
 FORMATS = {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "BMP": ".bmp", "WEBP": ".webp"}
 FORMATS |= {"MPO": ".mpo", "TIFF": ".tif"}
-READ = set(FORMATS) - {"TIFF"}
 HTML = b"<!DOCTYPE html><html><body>404 Not Found</body></html>"
 
 
@@ -91,7 +90,7 @@ def bad_files() -> Iterator[tuple[str, bytes]]:
 def good_files() -> Iterator[tuple[str, bytes]]:
     """Files that are odd, and images all the same."""
     noisy = photo((90, 120, 30), 8, (200, 150))
-    for image_format in READ:
+    for image_format in FORMATS:
         yield f"wrong_suffix_{image_format}.txt.jpg", encoded(noisy, image_format)
     for mode in ("1", "L", "P", "LA", "RGBA", "I;16"):
         image = noisy.convert("I").convert(mode) if mode == "I;16" else noisy.convert(mode)
