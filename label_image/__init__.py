@@ -10,7 +10,8 @@ The modules, in the order in which data flows (each imports only from those befo
 
 ==========  =================================================================
 config      the settings
-graph       read a frozen graph and labels; refuse an unsafe graph
+safe        refuse a graph that could do harm
+graph       read a frozen graph and its labels; find its input and output
 classifier  Classifier(graph, labels).classify(paths)
 cli         the command line
 ==========  =================================================================

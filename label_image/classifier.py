@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,8 @@ from bottlenecks.frozen import import_frozen
 from bottlenecks.machine import BATCH_SIZE, THREADS
 from bottlenecks.quiet_tensorflow import import_tensorflow
 from bottlenecks.reading import file_bytes, in_order
-from label_image.graph import find_input, find_output, read_graph, read_labels
+from label_image.config import Config
+from label_image.graph import find_input, find_output, read_pair
 from retrain.graph_spec import MUL_NODE
 
 
@@ -44,13 +44,16 @@ class Classifier:
     fed as ``(pixel - input_mean) / input_std`` to ``input_layer``; what is None is read from the
     graph. Works for the graphs of retrain.py too.
 
+    The graph of `retrain` carries its labels: the labels file must hold the same, and is not missed
+    where ``labels`` is left at its default. A graph of retrain.py needs the file.
+
     Raises `GraphError` for files that are missing, are something else, or do not fit together.
     """
 
     def __init__(
         self,
-        graph: str | os.PathLike[str] = "retrained_graph.pb",
-        labels: str | os.PathLike[str] = "retrained_labels.txt",
+        graph: str | os.PathLike[str] = Config.graph,
+        labels: str | os.PathLike[str] = Config.labels,
         *,
         input_layer: str | None = None,
         output_layer: str | None = None,
@@ -59,15 +62,15 @@ class Classifier:
         input_mean: float | None = None,
         input_std: float | None = None,
     ) -> None:
-        self.labels = read_labels(Path(labels))
-        graph_def = read_graph(Path(graph))
+        graph_def, self.labels = read_pair(graph, labels)
         tf = import_tensorflow()
         with tf.Graph().as_default() as tf_graph:
             try:
                 initialise = import_frozen(graph_def, {})
-            except ValueError as error:
-                reason = " ".join(str(error).split())[:300]
-                raise GraphError(f"cannot load the graph {shown(graph)}: {reason}") from error
+            except MemoryError:
+                raise
+            except Exception as error:  # TensorFlow raises nearly everything on broken graphs
+                raise GraphError(f"cannot load the graph {shown(graph)}: {_why(error)}") from error
         source = find_input(tf_graph, input_layer)
         output = find_output(tf_graph, output_layer)
         classes = output.shape[-1] if output.shape.rank else None
@@ -111,10 +114,9 @@ class Classifier:
         try:
             scores = np.asarray(self._run(fed)).reshape(len(fed), -1)[: len(pixels)]
         except self._failures as error:
-            reason = " ".join(str(error).split())[:300]
             raise GraphError(
-                f"the graph cannot be run from its input to its output: {reason}; name others with "
-                "--input_layer and --output_layer"
+                f"the graph cannot be run from its input to its output: {_why(error)}; name others "
+                "with --input_layer and --output_layer"
             ) from error
         if not np.isfinite(scores).all():
             raise GraphError(
@@ -145,6 +147,11 @@ class Classifier:
                 row = next(rows)
                 order = np.argsort(-row, kind="stable")
                 yield Result(path, tuple(Guess(self.labels[i], float(row[i])) for i in order))
+
+
+def _why(error: Exception) -> str:
+    """What TensorFlow says, in a line that is safe to print."""
+    return shown(" ".join(str(error).split())[:300])
 
 
 def _size(shape: Any, height: int | None, width: int | None) -> tuple[int, int]:
