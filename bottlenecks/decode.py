@@ -121,6 +121,29 @@ def thumbnail(data: bytes, side: int) -> np.ndarray:
     return decode(data, (max(1, round(height * scale)), max(1, round(width * scale))))
 
 
+def decode_picture(picture: Image.Image, size: tuple[int, int] = INPUT_SIZE) -> np.ndarray:
+    """A picture that Pillow has opened or made, by the rules of `decode`; its current frame.
+
+    Only that a JPEG's decoder is not asked to scale it, which can change a pixel a little.
+    ``picture`` itself is not changed. Returns (height, width, 3) uint8; raises `BadImageError`.
+    """
+    try:
+        _check_pixels(*picture.size, picture.format or "")
+        picture.load()
+        orientation = _orientation(picture)
+        frame = _shrink(picture, _stored_size(size, orientation))
+        if frame.mode == "RGBA":
+            frame = Image.alpha_composite(Image.new("RGBA", frame.size, "white"), frame)
+        frame = frame.convert("RGB")
+        if orientation in _UPRIGHT:
+            frame = frame.transpose(_UPRIGHT[orientation])
+    except (BadImageError, MemoryError):
+        raise
+    except Exception as error:  # Pillow raises nearly everything on broken files
+        raise BadImageError(f"broken picture: {error or type(error).__name__}") from error
+    return np.asarray(frame)
+
+
 def _load(image: Any, size: tuple[int, int]) -> tuple[Any, int]:
     """``image`` shrunk but not yet turned, in mode L, RGB or RGBA, and its EXIF orientation."""
     image.load()

@@ -1,7 +1,7 @@
-"""Classifier(graph, labels).classify(paths) -> ranked labels."""
+"""Classifier(graph, labels).classify(photos) -> ranked labels."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from bottlenecks.decode import INPUT_SIZE, decode
+from bottlenecks.decode import INPUT_SIZE
 from bottlenecks.errors import BadImageError, GraphError, shown
 from bottlenecks.frozen import import_frozen
 from bottlenecks.machine import BATCH_SIZE, THREADS
 from bottlenecks.quiet_tensorflow import import_tensorflow
-from bottlenecks.reading import file_bytes, in_order
+from bottlenecks.reading import in_order
 from label_image.config import Config
 from label_image.graph import find_input, find_output, read_pair
+from label_image.photos import Photo, Pixels, photos_in
 from retrain.graph_spec import MUL_NODE
 
 
@@ -30,11 +31,24 @@ class Guess:
 
 @dataclass(frozen=True)
 class Result:
-    """All labels for one photo, the likeliest first; or ``problem``, why it cannot be read."""
+    """All labels for one photo, the likeliest first; or ``problem``, why it cannot be read.
+
+    ``path`` is empty for a photo that was given as bytes or pixels.
+    """
 
     path: str
     ranking: tuple[Guess, ...]
     problem: str = ""
+
+    @property
+    def label(self) -> str:
+        """The likeliest label; empty for a photo that cannot be read."""
+        return self.ranking[0].label if self.ranking else ""
+
+    @property
+    def score(self) -> float:
+        """The score of `label`; 0 for a photo that cannot be read."""
+        return self.ranking[0].score if self.ranking else 0.0
 
 
 class Classifier:
@@ -90,17 +104,29 @@ class Classifier:
         self._failures = (tf.errors.OpError, ValueError)
         self._run = session.make_callable(output, [source])
 
-    def classify(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[Result]:
-        """Yield a `Result` for each photo, in order, in batches.
+    def classify(self, photos: Any) -> Iterator[Result]:
+        """A `Result` for each photo, in order, as soon as its batch is done.
 
-        A photo that cannot be read has a ``problem`` and no ranking.
+        ``photos`` is one of these, or an iterable of them:
+
+        - a path, or the path of a folder, which stands for the images in it and below
+        - ``bytes`` of an image file
+        - a PIL image, which is turned upright by its EXIF; transparency becomes white
+        - pixels: (height, width, 3) uint8 RGB, or with 1 or 4 channels or none, and several of
+          one size as (n, height, width, channels)
+
+        A photo that cannot be read has a ``problem`` and no ranking. Several threads may call
+        this at once. Raises `UsageError` for anything else.
         """
-        batch: list[tuple[str, np.ndarray | BadImageError]] = []
+        return self._results(photos_in(photos, self._size))
+
+    def _results(self, photos: Iterator[Photo]) -> Iterator[Result]:
+        batch: list[tuple[Photo, Pixels]] = []
         with ThreadPoolExecutor(THREADS) as pool:
-            names = (os.fspath(path) for path in paths)
-            with closing(in_order(pool, self._read, names, 2 * self._batch_size)) as photos:
-                for photo in photos:
-                    batch.append(photo)
+            read = in_order(pool, self._read, photos, 2 * self._batch_size)
+            with closing(read) as pairs:
+                for pair in pairs:
+                    batch.append(pair)
                     if len(batch) == self._batch_size:
                         yield from self._classify(batch)
                         batch = []
@@ -130,23 +156,20 @@ class Classifier:
             )
         return scores
 
-    def _read(self, path: str) -> np.ndarray | BadImageError:
-        try:
-            with file_bytes(path) as (data, _):
-                return decode(data, self._size)
-        except BadImageError as error:
-            return error
+    def _read(self, photo: Photo) -> Pixels:
+        return photo.pixels(self._size)
 
-    def _classify(self, batch: list[tuple[str, np.ndarray | BadImageError]]) -> Iterator[Result]:
-        readable = [photo for _, photo in batch if not isinstance(photo, BadImageError)]
+    def _classify(self, batch: list[tuple[Photo, Pixels]]) -> Iterator[Result]:
+        readable = [pixels for _, pixels in batch if not isinstance(pixels, BadImageError)]
         rows = iter(self.scores(np.stack(readable)) if readable else ())
-        for path, photo in batch:
-            if isinstance(photo, BadImageError):
-                yield Result(path, (), str(photo))
+        for photo, pixels in batch:
+            if isinstance(pixels, BadImageError):
+                yield Result(photo.path, (), str(pixels))
             else:
                 row = next(rows)
                 order = np.argsort(-row, kind="stable")
-                yield Result(path, tuple(Guess(self.labels[i], float(row[i])) for i in order))
+                ranking = tuple(Guess(self.labels[i], float(row[i])) for i in order)
+                yield Result(photo.path, ranking)
 
 
 def _why(error: Exception) -> str:

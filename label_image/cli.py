@@ -85,7 +85,7 @@ class _Text:
             print(("\n" if self._shown else "") + shown(result.path))
         self._shown = True
         for guess in result.ranking[: self.top]:
-            print(f"{guess.label} (score = {guess.score:.5f})")
+            print(f"{shown(guess.label)} (score = {guess.score:.5f})")
         sys.stdout.flush()
 
     def end(self) -> None:
@@ -102,7 +102,7 @@ class _Csv(_Text):
 
     def result(self, result: "Result") -> None:
         for rank, guess in enumerate(result.ranking[: self.top], start=1):
-            self._writer.writerow((shown(result.path), rank, guess.label, guess.score))
+            self._writer.writerow((shown(result.path), rank, shown(guess.label), guess.score))
 
 
 class _Json(_Text):
@@ -121,7 +121,12 @@ class _Json(_Text):
         self._photos.append(photo)
 
     def end(self) -> None:
-        print(json.dumps(self._photos, indent=2, ensure_ascii=False))
+        print(_printable_json(json.dumps(self._photos, indent=2, ensure_ascii=False)))
+
+
+def _printable_json(text: str) -> str:
+    """The same JSON, with letters as they are but what a terminal might obey escaped."""
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 _SHOW = {"text": _Text, "json": _Json, "csv": _Csv}

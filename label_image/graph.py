@@ -79,13 +79,17 @@ def read_pair(
     carried = carried_labels(graph_def)
     if not carried:
         return graph_def, given or read_labels(labels)
-    if given is not None and given != carried:
-        raise GraphError(
-            f"the labels file {shown(labels)} was not written with the graph {shown(graph)}: "
-            f"{_difference(given, carried)}; name the right one with --labels, or run "
-            "python -m retrain again (if it runs now, wait until it is done)"
-        )
-    return graph_def, carried
+    if given is None:
+        return graph_def, carried
+    for line, (ours, theirs) in enumerate(zip(given, carried, strict=False), start=1):
+        if ours != theirs and len(given) == len(carried):  # other numbers show at the output
+            raise GraphError(
+                f"the labels file {shown(labels)} was not written with the graph {shown(graph)}: "
+                f"its line {line} is '{shown(ours)}', in the graph it is '{shown(theirs)}'; name "
+                "the right one with --labels, or run python -m retrain again (if it runs now, wait "
+                "until it is done)"
+            )
+    return graph_def, given
 
 
 def carried_labels(graph_def: Any) -> list[str]:
@@ -95,14 +99,6 @@ def carried_labels(graph_def: Any) -> list[str]:
             texts = node.attr["value"].tensor.string_val
             return [text.decode("utf-8", "backslashreplace") for text in texts]
     return []
-
-
-def _difference(given: Sequence[str], carried: Sequence[str]) -> str:
-    if len(given) != len(carried):
-        return f"it has {len(given)} labels, the graph {len(carried)}"
-    lines = enumerate(zip(given, carried, strict=True), start=1)
-    line, (ours, theirs) = next((i, pair) for i, pair in lines if pair[0] != pair[1])
-    return f"its line {line} is {shown(ours)!r}, in the graph it is {shown(theirs)!r}"
 
 
 def _read(path: str | os.PathLike[str], what: str, most: int) -> bytes:

@@ -15,7 +15,7 @@ MAX_STRINGS = 2**18  # labels: a head of more, 2048 float32 each, does not fit i
 # A graph of retrain has 900 nodes, the largest of the slim zoo, NASNet-A large, about 14,000 when
 # its batch normalisations are not folded. 30,000 take TensorFlow a few seconds.
 MAX_NODES = 30_000
-MAX_INPUTS = 4 * MAX_NODES  # of all nodes; nodes of networks have two or three
+MAX_EDGES = 4 * MAX_NODES  # inputs and outputs of all nodes; most have two or three
 MAX_NODE_BYTES = 2**16  # of a node's name, inputs and attributes, without a constant's value
 MAX_RANK = 8  # as far as most of TensorFlow's operations go
 
@@ -37,6 +37,7 @@ SAFE_OPS = frozenset(
     StridedSlice Sub Sum Swish Tanh TopKV2 Transpose Unpack
     """.split()  # noqa: SIM905
 )
+_COUNTS = ("N", "num", "num_split")  # attributes that say how many inputs or outputs a node has
 CONSTANT_TYPES = (
     *("float32", "bfloat16", "float16", "float64", "bool", "string"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -54,7 +55,7 @@ def check_safe(graph_def: Any) -> None:
     if len(graph_def.node) > MAX_NODES:
         raise UnsafeGraphError(f"has {len(graph_def.node)} nodes; at most {MAX_NODES} are loaded")
     names = set()
-    inputs = 0
+    edges = 0
     for node in graph_def.node:
         if node.op not in SAFE_OPS:
             raise UnsafeGraphError(
@@ -64,15 +65,19 @@ def check_safe(graph_def: Any) -> None:
         if node.name in names:
             raise GraphError(f"is broken: two nodes are called {shown(node.name[:100])}")
         names.add(node.name)
-        inputs += len(node.input)
+        counts = [node.attr[name].i for name in _COUNTS if name in node.attr]
+        types = [len(value.list.type) for value in node.attr.values()]
+        edges += len(node.input) + sum(map(abs, counts)) + sum(types)
         size = node.ByteSize() - (node.attr["value"].ByteSize() if node.op == "Const" else 0)
         if size > MAX_NODE_BYTES:
             raise UnsafeGraphError(
                 f"has a node of {size} bytes ({shown(node.name[:100])}); at most "
                 f"{MAX_NODE_BYTES} are loaded"
             )
-    if inputs > MAX_INPUTS:
-        raise UnsafeGraphError(f"has {inputs} inputs of nodes; at most {MAX_INPUTS} are loaded")
+    if edges > MAX_EDGES:
+        raise UnsafeGraphError(
+            f"has {edges} inputs and outputs of nodes; at most {MAX_EDGES} are loaded"
+        )
     _check_constants([node for node in graph_def.node if node.op == "Const"])
 
 
