@@ -25,14 +25,16 @@ def import_frozen(graph_def: Any, input_map: Mapping[str, Any]) -> Callable[[Any
     v1 = tf.compat.v1
     controls = {name[1:] for node in graph_def.node for name in node.input if name.startswith("^")}
     used = {name.removesuffix(":0") for node in graph_def.node for name in node.input} - controls
-    large = [node for node in graph_def.node if _is_large(tf, node) and node.name in used]
-    large.sort(key=_size, reverse=True)
+    sizes = {node.name: _bytes(tf, node) for node in graph_def.node if node.name in used}
+    large = [name for name, size in sizes.items() if size >= _LARGE_BYTES]
+    largest = set(sorted(large, key=sizes.__getitem__, reverse=True)[:_MOST_VARIABLES])
     values = {
-        node.name: tf.make_ndarray(node.attr["value"].tensor) for node in large[:_MOST_VARIABLES]
+        node.name: tf.make_ndarray(node.attr["value"].tensor)
+        for node in graph_def.node
+        if node.name in largest
     }
     network = v1.GraphDef(versions=graph_def.versions, library=graph_def.library)
-    network.node.extend(node for node in graph_def.node if node.name not in values)
-    del large
+    network.node.extend(node for node in graph_def.node if node.name not in largest)
     graph_def.Clear()
 
     assignments = []
@@ -58,12 +60,10 @@ def import_frozen(graph_def: Any, input_map: Mapping[str, Any]) -> Callable[[Any
     return initialise
 
 
-def _is_large(tf: Any, node: Any) -> bool:
+def _bytes(tf: Any, node: Any) -> int:
+    """How large a constant of floats is; 0 for any other node."""
     if node.op != "Const":
-        return False
-    is_float = tf.as_dtype(node.attr["value"].tensor.dtype) in (tf.float32, tf.bfloat16)
-    return is_float and _size(node) >= _LARGE_BYTES
-
-
-def _size(node: Any) -> int:
-    return len(node.attr["value"].tensor.tensor_content)
+        return 0
+    tensor = node.attr["value"].tensor
+    is_float = tf.as_dtype(tensor.dtype) in (tf.float32, tf.bfloat16)
+    return len(tensor.tensor_content) if is_float else 0

@@ -12,8 +12,8 @@ from bottlenecks.quiet_tensorflow import import_tensorflow
 
 MAX_CONSTANT_ELEMENTS = 2**28  # 1 GiB of float32, ten times InceptionV3
 MAX_STRINGS = 2**18  # labels: a head of more, 2048 float32 each, does not fit into a graph
-# A graph of retrain has 900 nodes, the largest of the slim zoo, NASNet-A large, about 14,000 when
-# its batch normalisations are not folded. 30,000 take TensorFlow a few seconds.
+# A graph of retrain has 550 nodes, the largest networks of other programs (NASNet-A) some ten
+# thousand. 30,000 take TensorFlow about two seconds.
 MAX_NODES = 30_000
 MAX_EDGES = 4 * MAX_NODES  # inputs and outputs of all nodes; most have two or three
 MAX_NODE_BYTES = 2**16  # of a node's name, inputs and attributes, without a constant's value
@@ -68,7 +68,7 @@ def check_safe(graph_def: Any) -> None:
         counts = [node.attr[name].i for name in _COUNTS if name in node.attr]
         types = [len(value.list.type) for value in node.attr.values()]
         edges += len(node.input) + sum(map(abs, counts)) + sum(types)
-        size = node.ByteSize() - (node.attr["value"].ByteSize() if node.op == "Const" else 0)
+        size = _size(node)
         if size > MAX_NODE_BYTES:
             raise UnsafeGraphError(
                 f"has a node of {size} bytes ({shown(node.name[:100])}); at most "
@@ -81,6 +81,16 @@ def check_safe(graph_def: Any) -> None:
     _check_constants([node for node in graph_def.node if node.op == "Const"])
 
 
+def _size(node: Any) -> int:
+    """About the bytes of a node's names and attributes, a constant's value left out."""
+    attributes = (
+        len(name) + attribute.ByteSize()  # which makes a copy: not of 80 MB of weights
+        for name, attribute in node.attr.items()
+        if (node.op, name) != ("Const", "value")
+    )
+    return sum(map(len, (node.name, node.device, *node.input))) + sum(attributes)
+
+
 def _check_constants(constants: Sequence[Any]) -> None:
     tf = import_tensorflow()
     types = {dtype.as_datatype_enum: dtype for dtype in map(tf.as_dtype, CONSTANT_TYPES)}
@@ -91,6 +101,7 @@ def _check_constants(constants: Sequence[Any]) -> None:
         sizes = [dimension.size for dimension in tensor.tensor_shape.dim]
         dtype = types.get(tensor.dtype)
         elements = math.prod(sizes)
+        content = len(tensor.tensor_content)
         problem = ""
         if attribute.WhichOneof("value") != "tensor":
             problem = "has no value"
@@ -98,7 +109,7 @@ def _check_constants(constants: Sequence[Any]) -> None:
             problem = "has a type that no image classifier needs"
         elif tensor.tensor_shape.unknown_rank or min(sizes, default=0) < 0 or len(sizes) > MAX_RANK:
             problem = "has a shape that no value has"
-        elif tensor.tensor_content and len(tensor.tensor_content) != elements * dtype.size:
+        elif content and content != elements * dtype.size:
             problem = f"has another number of bytes than its shape, {sizes}, takes"
         if problem:
             raise GraphError(f"is broken: its constant {shown(node.name[:100])} {problem}")
