@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -126,7 +127,11 @@ class _Json(_Text):
 
 def _printable_json(text: str) -> str:
     """The same JSON, with letters as they are but what a terminal might obey escaped."""
-    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    return re.sub(
+        r"[^\n -~]",
+        lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1],
+        text,
+    )
 
 
 _SHOW = {"text": _Text, "json": _Json, "csv": _Csv}

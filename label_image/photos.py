@@ -38,7 +38,9 @@ class Photo:
             if isinstance(self.source, str):
                 with file_bytes(self.source) as (data, _):
                     return decode(data, size)
-            return decode(self.source, size) if isinstance(self.source, bytes) else self.source
+            if isinstance(self.source, bytes):
+                return decode(self.source, size)
+            return self.source
         except BadImageError as error:
             return error
 
@@ -81,9 +83,11 @@ def _photos(given: Any, size: tuple[int, int]) -> Iterator[Photo] | None:
 
 def _at(path: str) -> Iterator[Photo]:
     """The photo at ``path``, or those in the folder there; one that says so where none are."""
-    if "\0" in path or not os.path.isdir(path):
-        problem = BadImageError("has a null byte in its name") if "\0" in path else None
-        yield Photo(path, problem or path)
+    if "\0" in path:
+        yield Photo(path, BadImageError("has a null byte in its name"))
+        return
+    if not os.path.isdir(path):
+        yield Photo(path, path)
         return
     try:
         found = find_images(path)

@@ -83,12 +83,11 @@ def check_safe(graph_def: Any) -> None:
 
 def _size(node: Any) -> int:
     """About the bytes of a node's names and attributes, a constant's value left out."""
-    attributes = (
-        len(name) + attribute.ByteSize()  # which makes a copy: not of 80 MB of weights
-        for name, attribute in node.attr.items()
-        if (node.op, name) != ("Const", "value")
-    )
-    return sum(map(len, (node.name, node.device, *node.input))) + sum(attributes)
+    size = sum(map(len, (node.name, node.device, *node.input)))
+    for name, attribute in node.attr.items():
+        if (node.op, name) != ("Const", "value"):  # ByteSize makes a copy: not of the weights
+            size += len(name) + int(attribute.ByteSize())
+    return size
 
 
 def _check_constants(constants: Sequence[Any]) -> None:
