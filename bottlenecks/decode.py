@@ -116,12 +116,7 @@ def decode(data: bytes, size: tuple[int, int] = INPUT_SIZE) -> np.ndarray:
     except Exception as error:  # Pillow raises nearly everything on broken files
         reason = str(error) or type(error).__name__
         raise BadImageError(f"broken {image_format} file: {reason}") from error
-    if frame.mode == "RGBA":
-        frame = Image.alpha_composite(Image.new("RGBA", frame.size, "white"), frame)
-    frame = frame.convert("RGB")
-    if orientation in _UPRIGHT:
-        frame = frame.transpose(_UPRIGHT[orientation])
-    return np.asarray(frame)
+    return _finish(frame, orientation)
 
 
 def thumbnail(data: bytes, side: int) -> np.ndarray:
@@ -138,6 +133,23 @@ def thumbnail(data: bytes, side: int) -> np.ndarray:
     return decode(data, (max(1, round(height * scale)), max(1, round(width * scale))))
 
 
+def decode_picture(picture: Image.Image, size: tuple[int, int] = INPUT_SIZE) -> np.ndarray:
+    """A picture that Pillow has opened or made, by the rules of `decode`; its current frame.
+
+    Only that a JPEG's decoder is not asked to scale it, which can change a pixel a little.
+    ``picture`` itself is not changed. Returns (height, width, 3) uint8; raises `BadImageError`.
+    """
+    try:
+        _check_pixels(*picture.size, picture.format or "")
+        picture.load()
+        orientation = _orientation(picture)
+        return _finish(shrink(picture, _stored_size(size, orientation)), orientation)
+    except (BadImageError, MemoryError):
+        raise
+    except Exception as error:  # Pillow raises nearly everything on broken files
+        raise BadImageError(f"broken picture: {error or type(error).__name__}") from error
+
+
 def _load(image: Any, size: tuple[int, int]) -> tuple[Any, int]:
     """``image`` shrunk but not yet turned, in mode L, RGB or RGBA, and its EXIF orientation."""
     image.load()
@@ -151,6 +163,16 @@ def _is_large(memory: int) -> bool:
     """Whether ``memory`` bytes are more than each of the threads may take at a time."""
     # It takes a moment to look up how many there are.
     return memory > LARGE_MEMORY // MOST_THREADS and memory > LARGE_MEMORY // threads()
+
+
+def _finish(frame: Any, orientation: int) -> np.ndarray:
+    """A frame of `shrink` on white and turned upright, (height, width, 3) uint8."""
+    if frame.mode == "RGBA":
+        frame = Image.alpha_composite(Image.new("RGBA", frame.size, "white"), frame)
+    frame = frame.convert("RGB")
+    if orientation in _UPRIGHT:
+        frame = frame.transpose(_UPRIGHT[orientation])
+    return np.asarray(frame)
 
 
 def _check_pixels(width: int, height: int, image_format: str) -> None:

@@ -3,15 +3,17 @@
 ::
 
     classifier = label_image.Classifier("retrained_graph.pb", "retrained_labels.txt")
-    for result in classifier.classify(["a.jpg", "b.jpg"]):
-        print(result.path, result.ranking[0].label, result.ranking[0].score)
+    for result in classifier.classify("photos"):
+        print(result.path, result.problem or result.label, result.score)
 
 The modules, in the order in which data flows (each imports only from those before it):
 
 ==========  =================================================================
 config      the settings
-graph       read a frozen graph and labels; refuse an unsafe graph
-classifier  Classifier(graph, labels).classify(paths)
+safe        refuse a graph that could do harm
+graph       read a frozen graph and its labels; find its input and output
+photos      paths, folders, bytes, pixels -> photos to read
+classifier  Classifier(graph, labels).classify(photos)
 cli         the command line
 ==========  =================================================================
 """

@@ -1,21 +1,22 @@
-"""Classifier(graph, labels).classify(paths) -> ranked labels."""
+"""Classifier(graph, labels).classify(photos) -> ranked labels."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bottlenecks import machine
-from bottlenecks.decode import INPUT_SIZE, decode
+from bottlenecks.decode import INPUT_SIZE
 from bottlenecks.errors import BadImageError, GraphError, shown
 from bottlenecks.frozen import import_frozen
 from bottlenecks.quiet_tensorflow import import_tensorflow
-from bottlenecks.reading import file_bytes, in_order, pool_of
-from label_image.graph import find_input, find_output, read_graph, read_labels
+from bottlenecks.reading import in_order, pool_of
+from label_image.config import Config
+from label_image.graph import find_input, find_output, read_pair
+from label_image.photos import Photo, Pixels, photos_in
 from retrain.graph_spec import MUL_NODE
 
 
@@ -29,11 +30,24 @@ class Guess:
 
 @dataclass(frozen=True)
 class Result:
-    """All labels for one photo, the likeliest first; or ``problem``, why it cannot be read."""
+    """All labels for one photo, the likeliest first; or ``problem``, why it cannot be read.
+
+    ``path`` is empty for a photo that was given as bytes or pixels.
+    """
 
     path: str
     ranking: tuple[Guess, ...]
     problem: str = ""
+
+    @property
+    def label(self) -> str:
+        """The likeliest label; empty for a photo that cannot be read."""
+        return self.ranking[0].label if self.ranking else ""
+
+    @property
+    def score(self) -> float:
+        """The score of `label`; 0 for a photo that cannot be read."""
+        return self.ranking[0].score if self.ranking else 0.0
 
 
 class Classifier:
@@ -43,13 +57,16 @@ class Classifier:
     fed as ``(pixel - input_mean) / input_std`` to ``input_layer``; what is None is read from the
     graph. Works for the graphs of retrain.py too.
 
+    The graph of `retrain` carries its labels: the labels file must hold the same, and is not missed
+    where ``labels`` is left at its default. A graph of retrain.py needs the file.
+
     Raises `GraphError` for files that are missing, are something else, or do not fit together.
     """
 
     def __init__(
         self,
-        graph: str | os.PathLike[str] = "retrained_graph.pb",
-        labels: str | os.PathLike[str] = "retrained_labels.txt",
+        graph: str | os.PathLike[str] = Config.graph,
+        labels: str | os.PathLike[str] = Config.labels,
         *,
         input_layer: str | None = None,
         output_layer: str | None = None,
@@ -58,15 +75,15 @@ class Classifier:
         input_mean: float | None = None,
         input_std: float | None = None,
     ) -> None:
-        self.labels = read_labels(Path(labels))
-        graph_def = read_graph(Path(graph))
+        graph_def, self.labels = read_pair(graph, labels)
         tf = import_tensorflow()
         with tf.Graph().as_default() as tf_graph:
             try:
                 initialise = import_frozen(graph_def, {})
-            except ValueError as error:
-                reason = " ".join(str(error).split())[:300]
-                raise GraphError(f"cannot load the graph {shown(graph)}: {reason}") from error
+            except MemoryError:
+                raise
+            except Exception as error:  # TensorFlow raises nearly everything on broken graphs
+                raise GraphError(f"cannot load the graph {shown(graph)}: {_why(error)}") from error
         source = find_input(tf_graph, input_layer)
         output = find_output(tf_graph, output_layer)
         classes = output.shape[-1] if output.shape.rank else None
@@ -86,17 +103,29 @@ class Classifier:
         self._failures = (tf.errors.OpError, ValueError)
         self._run = session.make_callable(output, [source])
 
-    def classify(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[Result]:
-        """Yield a `Result` for each photo, in order, in batches.
+    def classify(self, photos: Any) -> Iterator[Result]:
+        """A `Result` for each photo, in order, as soon as its batch is done.
 
-        A photo that cannot be read has a ``problem`` and no ranking.
+        ``photos`` is one of these, or an iterable of them:
+
+        - a path, or the path of a folder, which stands for the images in it and below
+        - ``bytes`` of an image file
+        - a PIL image, which is turned upright by its EXIF; transparency becomes white
+        - pixels: (height, width, 3) uint8 RGB, or with 1 or 4 channels or none, and several of
+          one size as (n, height, width, channels)
+
+        A photo that cannot be read has a ``problem`` and no ranking. Several threads may call
+        this at once. Raises `UsageError` for anything else.
         """
-        batch: list[tuple[str, np.ndarray | BadImageError]] = []
+        return self._results(photos_in(photos, self._size))
+
+    def _results(self, photos: Iterator[Photo]) -> Iterator[Result]:
+        batch: list[tuple[Photo, Pixels]] = []
         with pool_of(machine.threads(), "photos") as pool:
-            names = (os.fspath(path) for path in paths)
-            with closing(in_order(pool, self._read, names, 2 * self._batch_size)) as photos:
-                for photo in photos:
-                    batch.append(photo)
+            read = in_order(pool, self._read, photos, 2 * self._batch_size)
+            with closing(read) as pairs:
+                for pair in pairs:
+                    batch.append(pair)
                     if len(batch) == self._batch_size:
                         yield from self._classify(batch)
                         batch = []
@@ -110,10 +139,9 @@ class Classifier:
         try:
             scores = np.asarray(self._run(fed)).reshape(len(fed), -1)[: len(pixels)]
         except self._failures as error:
-            reason = " ".join(str(error).split())[:300]
             raise GraphError(
-                f"the graph cannot be run from its input to its output: {reason}; name others with "
-                "--input_layer and --output_layer"
+                f"the graph cannot be run from its input to its output: {_why(error)}; name others "
+                "with --input_layer and --output_layer"
             ) from error
         if not np.isfinite(scores).all():
             raise GraphError(
@@ -127,23 +155,25 @@ class Classifier:
             )
         return scores
 
-    def _read(self, path: str) -> np.ndarray | BadImageError:
-        try:
-            with file_bytes(path) as (data, _):
-                return decode(data, self._size)
-        except BadImageError as error:
-            return error
+    def _read(self, photo: Photo) -> Pixels:
+        return photo.pixels(self._size)
 
-    def _classify(self, batch: list[tuple[str, np.ndarray | BadImageError]]) -> Iterator[Result]:
-        readable = [photo for _, photo in batch if not isinstance(photo, BadImageError)]
+    def _classify(self, batch: list[tuple[Photo, Pixels]]) -> Iterator[Result]:
+        readable = [pixels for _, pixels in batch if not isinstance(pixels, BadImageError)]
         rows = iter(self.scores(np.stack(readable)) if readable else ())
-        for path, photo in batch:
-            if isinstance(photo, BadImageError):
-                yield Result(path, (), str(photo))
+        for photo, pixels in batch:
+            if isinstance(pixels, BadImageError):
+                yield Result(photo.path, (), str(pixels))
             else:
                 row = next(rows)
                 order = np.argsort(-row, kind="stable")
-                yield Result(path, tuple(Guess(self.labels[i], float(row[i])) for i in order))
+                ranking = tuple(Guess(self.labels[i], float(row[i])) for i in order)
+                yield Result(photo.path, ranking)
+
+
+def _why(error: Exception) -> str:
+    """What TensorFlow says, in a line that is safe to print."""
+    return shown(" ".join(str(error).split())[:300])
 
 
 def _size(shape: Any, height: int | None, width: int | None) -> tuple[int, int]:

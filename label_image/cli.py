@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NoReturn
@@ -90,7 +91,7 @@ class _Text:
             print(("\n" if self._shown else "") + shown(result.path))
         self._shown = True
         for guess in result.ranking[: self.top]:
-            print(f"{guess.label} (score = {guess.score:.5f})")
+            print(f"{shown(guess.label)} (score = {guess.score:.5f})")
         sys.stdout.flush()
 
     def end(self) -> None:
@@ -107,7 +108,7 @@ class _Csv(_Text):
 
     def result(self, result: "Result") -> None:
         for rank, guess in enumerate(result.ranking[: self.top], start=1):
-            self._writer.writerow((shown(result.path), rank, guess.label, guess.score))
+            self._writer.writerow((shown(result.path), rank, shown(guess.label), guess.score))
 
 
 class _Json(_Text):
@@ -126,7 +127,16 @@ class _Json(_Text):
         self._photos.append(photo)
 
     def end(self) -> None:
-        print(json.dumps(self._photos, indent=2, ensure_ascii=False))
+        print(_printable_json(json.dumps(self._photos, indent=2, ensure_ascii=False)))
+
+
+def _printable_json(text: str) -> str:
+    """The same JSON, with letters as they are but what a terminal might obey escaped."""
+    return re.sub(
+        r"[^\n -~]",
+        lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1],
+        text,
+    )
 
 
 _SHOW = {"text": _Text, "json": _Json, "csv": _Csv}

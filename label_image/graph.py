@@ -1,43 +1,26 @@
-"""Read a frozen graph and labels; refuse an unsafe graph."""
+"""Read a frozen graph and its labels; find its input and output."""
 
-import math
+import os
+import stat
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from bottlenecks.errors import GraphError, UnsafeGraphError, shown
+from bottlenecks.errors import GraphError, shown
 from bottlenecks.frozen import SCOPE
 from bottlenecks.quiet_tensorflow import import_tensorflow
-from label_image.config import MAX_SIDE
+from label_image.config import MAX_SIDE, Config
+from label_image.safe import MAX_CONSTANT_ELEMENTS, MAX_STRINGS, check_safe
 from retrain import graph_spec
 
-MAX_GRAPH_BYTES = 2**31 - 1  # protobuf's own limit
-MAX_CONSTANT_ELEMENTS = 2**28  # 1 GiB of float32, ten times InceptionV3
+MAX_GRAPH_BYTES = 4 * MAX_CONSTANT_ELEMENTS + 2**26  # float32, and the nodes around them
+MAX_LABELS_BYTES = 2**24  # 64 for each label
+MAX_LABEL_LENGTH = 1000  # characters; a folder's name has at most 255 bytes
 MAX_FIXED_BATCH = 256
 
-# What image classifiers are made of, those of retrain.py's time too: arithmetic on tensors.
-# Whatever else a graph may hold (files, Python, loops, variables) has no place in one.
-SAFE_OPS = frozenset(
-    """
-    Add AddN AddV2 ArgMax AvgPool BatchNormWithGlobalNormalization BiasAdd Cast CheckNumerics
-    Concat ConcatV2 Const Conv2D DecodeBmp DecodeGif DecodeJpeg DecodePng DepthwiseConv2dNative
-    Dequantize Div DivNoNan Elu Equal Exp ExpandDims FakeQuantWithMinMaxArgs
-    FakeQuantWithMinMaxVars Floor FloorDiv FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3
-    Greater GreaterEqual Identity IdentityN LRN LeakyRelu Less LessEqual Log LogSoftmax MatMul
-    Max MaxPool Maximum Mean Min Minimum Mul Neg NoOp Pack Pad PadV2 Placeholder
-    PlaceholderWithDefault Pow QuantizeV2 QuantizedAvgPool QuantizedBiasAdd QuantizedConcat
-    QuantizedConv2D QuantizedMatMul QuantizedMaxPool QuantizedRelu QuantizedRelu6
-    QuantizedReshape RealDiv Relu Relu6 RequantizationRange Requantize Reshape ResizeBicubic
-    ResizeBilinear ResizeNearestNeighbor Round Rsqrt ScaleAndTranslate Selu Shape Sigmoid Slice
-    Softmax Softplus Split SplitV Sqrt Square SquaredDifference Squeeze StopGradient
-    StridedSlice Sub Sum Swish Tanh TopKV2 Transpose Unpack
-    """.split()  # noqa: SIM905
-)
 
-
-def read_labels(path: str | Path) -> list[str]:
+def read_labels(path: str | os.PathLike[str]) -> list[str]:
     """The labels, one per line. Raises `GraphError`."""
-    text = _read(path, "labels")
+    text = _read(path, "labels", MAX_LABELS_BYTES)
     try:
         labels = text.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
@@ -53,15 +36,20 @@ def read_labels(path: str | Path) -> list[str]:
             f"the labels file {shown(path)} is empty or has empty lines; it must hold one label "
             "per line, in the order of the graph's output"
         )
+    longest = max(map(len, labels))
+    if longest > MAX_LABEL_LENGTH or len(labels) > MAX_STRINGS:
+        raise GraphError(
+            f"the labels file {shown(path)} has {len(labels)} lines, the longest of {longest} "
+            f"characters; at most {MAX_STRINGS} of {MAX_LABEL_LENGTH} are read: --labels takes "
+            "the file that retrain wrote beside the graph"
+        )
     return labels
 
 
-def read_graph(path: str | Path) -> Any:
+def read_graph(path: str | os.PathLike[str]) -> Any:
     """The GraphDef in ``path``, checked. Raises `GraphError`, `UnsafeGraphError`."""
-    data = _read(path, "graph")
+    data = _read(path, "graph", MAX_GRAPH_BYTES)
     remedy = "--graph takes the .pb file that retrain wrote"
-    if len(data) > MAX_GRAPH_BYTES:
-        raise GraphError(f"the graph {shown(path)} is larger than 2 GiB; {remedy}")
     tf = import_tensorflow()
     try:
         graph_def = tf.compat.v1.GraphDef.FromString(data)
@@ -69,40 +57,74 @@ def read_graph(path: str | Path) -> Any:
         raise GraphError(f"the file {shown(path)} is no TensorFlow graph; {remedy}") from error
     if not graph_def.node:
         raise GraphError(f"the graph {shown(path)} is empty; {remedy}")
-    _check_safe(graph_def, path)
+    try:
+        check_safe(graph_def)
+    except GraphError as error:
+        raise type(error)(f"the graph {shown(path)} {error}") from error
     return graph_def
 
 
-def _read(path: str | Path, what: str) -> bytes:
-    if not Path(path).is_file():
-        problem = "is no file" if Path(path).exists() else "does not exist"
-        raise GraphError(
-            f"the {what} file {shown(path)} {problem}; run python -m retrain first, or name the "
-            f"file with --{what}"
-        )
-    return Path(path).read_bytes()
+def read_pair(
+    graph: str | os.PathLike[str], labels: str | os.PathLike[str]
+) -> tuple[Any, list[str]]:
+    """The GraphDef in ``graph`` and its labels, which are checked against ``labels``.
+
+    Where ``labels`` is left at its default, and there is no such file, those that the graph
+    carries do. Raises `GraphError`, for a file with other labels too.
+    """
+    given = None
+    if os.fspath(labels) != Config.labels or os.path.lexists(labels):
+        given = read_labels(labels)  # first, because it takes no TensorFlow
+    graph_def = read_graph(graph)
+    carried = carried_labels(graph_def)
+    if not carried:
+        return graph_def, given or read_labels(labels)
+    if given is None:
+        return graph_def, carried
+    for line, (ours, theirs) in enumerate(zip(given, carried, strict=False), start=1):
+        if ours != theirs and len(given) == len(carried):  # other numbers show at the output
+            raise GraphError(
+                f"the labels file {shown(labels)} was not written with the graph {shown(graph)}: "
+                f"its line {line} is '{shown(ours)}', in the graph it is '{shown(theirs)}'; name "
+                "the right one with --labels, or run python -m retrain again (if it runs now, wait "
+                "until it is done)"
+            )
+    return graph_def, given
 
 
-def _check_safe(graph_def: Any, path: str | Path) -> None:
-    if graph_def.library.function:
-        raise UnsafeGraphError(f"the graph {shown(path)} has functions of its own; not loading it")
-    elements = 0
+def carried_labels(graph_def: Any) -> list[str]:
+    """The labels that `retrain.export` put into the graph; none in a graph of another program."""
     for node in graph_def.node:
-        if node.op not in SAFE_OPS:
-            raise UnsafeGraphError(
-                f"the graph {shown(path)} has the operation {shown(node.op)} "
-                f"({shown(node.name)}), which no image classifier needs; not loading it"
-            )
-        if node.op == "Const":
-            sizes = [d.size for d in node.attr["value"].tensor.tensor_shape.dim]
-            elements += (
-                math.prod(sizes) if min(sizes, default=0) >= 0 else MAX_CONSTANT_ELEMENTS + 1
-            )
-    if elements > MAX_CONSTANT_ELEMENTS:
-        raise UnsafeGraphError(
-            f"the graph {shown(path)} declares {elements} constant numbers; at most "
-            f"{MAX_CONSTANT_ELEMENTS} are loaded"
-        )
+        if node.name == graph_spec.LABELS_NODE and node.op == "Const":
+            texts = node.attr["value"].tensor.string_val
+            return [text.decode("utf-8", "backslashreplace") for text in texts]
+    return []
+
+
+def _read(path: str | os.PathLike[str], what: str, most: int) -> bytes:
+    """The bytes of a regular file. Raises `GraphError` before it reads more than ``most``."""
+    remedy = f"run python -m retrain first, or name the file with --{what}"
+    # Not to hang on a pipe in the file's place.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        with open(os.open(path, flags), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise GraphError(f"the {what} file {shown(path)} is no file; {remedy}")
+            if status.st_size > most:
+                raise GraphError(
+                    f"the {what} file {shown(path)} has {status.st_size / 1e6:.0f} MB, at most "
+                    f"{most / 1e6:.0f} are read; {remedy}"
+                )
+            return file.read(most)
+    except FileNotFoundError as error:
+        raise GraphError(f"the {what} file {shown(path)} does not exist; {remedy}") from error
+    except IsADirectoryError as error:
+        raise GraphError(f"the {what} file {shown(path)} is no file; {remedy}") from error
+    except OSError as error:
+        raise GraphError(
+            f"the {what} file {shown(path)} cannot be read: {error.strerror}; {remedy}"
+        ) from error
 
 
 def find_input(graph: Any, name: str | None) -> Any:

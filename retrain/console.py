@@ -1,6 +1,8 @@
 """How a training run shows in the terminal."""
 
 import dataclasses
+import os
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -166,13 +168,23 @@ def _label_table(scores: Sequence[LabelScore]) -> list[str]:
 
 
 def _label_image_command(config: Config) -> str:
+    """A line that can be copied into a shell, whatever the files are called."""
+    flags = {
+        "graph": (config.output_graph, Config.output_graph),
+        "labels": (config.output_labels, Config.output_labels),
+        "output_layer": (config.final_tensor_name, FINAL_NODE),
+    }
     command = "python -m label_image"
-    for name, default in (
-        ("output_graph", Config.output_graph),
-        ("output_labels", Config.output_labels),
-    ):
-        if (value := getattr(config, name)) != default:
-            command += f" --{name.removeprefix('output_')} {shown(value)}"
-    if config.final_tensor_name != FINAL_NODE:
-        command += f" --output_layer {config.final_tensor_name}"
+    for name, (value, default) in flags.items():
+        if value != default:
+            between = "=" if value.startswith("-") else " "  # not to be taken for a flag
+            command += f" --{name}{between}{_quoted(value)}"
     return f"{command} photo.jpg"
+
+
+def _quoted(word: str) -> str:
+    """``word`` for a POSIX shell, in printable characters."""
+    if shown(word) == word:
+        return shlex.quote(word)
+    octal = "".join(f"\\0{byte:03o}" for byte in os.fsencode(word))
+    return f"\"$(printf %b '{octal}')\""

@@ -12,12 +12,18 @@ from retrain import graph_spec
 from retrain.head import Head
 
 
-def graph_bytes(frozen: bytes, head: Head, final_tensor_name: str = graph_spec.FINAL_NODE) -> bytes:
+def graph_bytes(
+    frozen: bytes,
+    head: Head,
+    labels: Sequence[str],
+    final_tensor_name: str = graph_spec.FINAL_NODE,
+) -> bytes:
     """A serialized GraphDef of the whole classifier, as `retrain.graph_spec` lays it out.
 
     ``frozen`` is the network from `bottlenecks.inception`, without its input. Image bytes flow
     through decoder, resize, network and head; each of the three inputs may be fed instead of what
-    is before it. Raises `UsageError` for a name that is taken.
+    is before it. The C ``labels`` of the head go with it, so that a label file of another graph can
+    be told. Raises `UsageError` for a name that is taken.
     """
     tf = import_tensorflow()
     with tf.Graph().as_default() as graph:
@@ -42,6 +48,7 @@ def graph_bytes(frozen: bytes, head: Head, final_tensor_name: str = graph_spec.F
             bias = tf.constant(head.bias)
         logits = tf.add(product, bias, name=graph_spec.LOGITS_NODE)
         final = tf.nn.softmax(logits, name=final_tensor_name)
+        tf.constant([label.encode() for label in labels], tf.string, name=graph_spec.LABELS_NODE)
     if final.op.name != final_tensor_name:
         raise UsageError(f"--final_tensor_name {final_tensor_name} is taken; choose another")
     around = graph.as_graph_def()
@@ -56,7 +63,9 @@ def write(
 ) -> None:
     """Write the graph and its labels: one a line, UTF-8, in the order of the graph's output.
 
-    Both are on the disk before either gets its name, so that a full disk leaves the old pair.
+    Both are on the disk before either gets its name, so that a full disk leaves the old pair. A
+    process killed between the two renames leaves a new graph beside old labels, which `label_image`
+    refuses, because the graph carries its own.
     """
     for path in (graph_path, labels_path):
         atomic.make_parents(path)

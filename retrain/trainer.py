@@ -86,7 +86,7 @@ def train(
             count_folds(different_images(dataset), config.data_health_folds)
         listener.split(dataset)
         result = _train(config, dataset, listener)
-        graph = graph_bytes(extractor.frozen, result.head, config.final_tensor_name)
+        graph = graph_bytes(extractor.frozen, result.head, result.labels, config.final_tensor_name)
         write(config.output_graph, graph, config.output_labels, dataset.labels)
     with if_interrupted("the graph and the labels are written, what comes after them is not"):
         listener.trained(result)

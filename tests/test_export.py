@@ -14,13 +14,14 @@ from bottlenecks.decode import decode
 from bottlenecks.errors import UsageError
 from bottlenecks.inception import InceptionV3
 from bottlenecks.quiet_tensorflow import import_tensorflow
-from label_image.graph import SAFE_OPS
+from label_image.safe import SAFE_OPS
 from retrain.config import Config
 from retrain.export import graph_bytes, write
 from retrain.head import Head
 from tests.conftest import COLOURS, Trained, photo
 from tests.standin import StandIn
 
+LABELS = ["daisy", "red roses", "żółta róża", "日本"]
 CONTENTS, UNIT, CENTRED = "DecodeJpeg/contents:0", "Placeholder:0", "Mul:0"
 
 
@@ -109,7 +110,18 @@ def frozen_standin() -> bytes:
     return StandIn().frozen
 
 
-NAMES = ["scores", "scores/of.flowers", "a//b", "scores/", ".", "1", "POOL_3", "preprocess_1"]
+NAMES = [
+    "scores",
+    "scores/of.flowers",
+    "a//b",
+    "scores/",
+    ".",
+    "1",
+    "POOL_3",
+    "preprocess_1",
+    "retrain",
+    "Retrain",
+]
 COLLIDING = ["MatMul", "Const", "Const_1", "mul", "MUL", "placeholder", "decodejpeg", "pool_3"]
 
 
@@ -122,7 +134,7 @@ def test_the_output_has_the_name_asked_for_or_the_name_is_refused(
     except UsageError:
         assert name != "scores"
         return
-    assert_softmax_named(name, graph_bytes(frozen_standin, head, name))
+    assert_softmax_named(name, graph_bytes(frozen_standin, head, LABELS, name))
 
 
 def assert_softmax_named(name: str, graph: bytes) -> None:
@@ -132,13 +144,26 @@ def assert_softmax_named(name: str, graph: bytes) -> None:
 
 def test_another_name_gives_the_same_numbers(head: Head, frozen_standin: bytes) -> None:
     pixels = np.stack([decode(encoded(image, "PNG")) for image in photos()])
-    named = client(graph_bytes(frozen_standin, head, "scores"))("scores:0", {UNIT: pixels / 255.0})
+    named = client(graph_bytes(frozen_standin, head, LABELS, "scores"))(
+        "scores:0", {UNIT: pixels / 255.0}
+    )
     expected = head.predict(StandIn()(pixels))
     np.testing.assert_allclose(named, expected, atol=1e-5)
 
 
 def test_the_same_head_gives_the_same_bytes(head: Head, frozen_standin: bytes) -> None:
-    assert graph_bytes(frozen_standin, head) == graph_bytes(frozen_standin, head)
+    assert graph_bytes(frozen_standin, head, LABELS) == graph_bytes(frozen_standin, head, LABELS)
+
+
+def test_the_labels_are_in_the_graph_under_any_prefix(head: Head, frozen_standin: bytes) -> None:
+    tf = import_tensorflow()
+    graph_def = tf.compat.v1.GraphDef.FromString(graph_bytes(frozen_standin, head, LABELS))
+    for prefix, before in (("", ""), (None, "import/"), ("flowers", "flowers/")):
+        with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+            tf.import_graph_def(graph_def, name=prefix)
+            labels = session.run(f"{before}retrain/labels:0")
+            assert not graph.get_tensor_by_name(f"{before}retrain/labels:0").consumers()
+        assert [label.decode() for label in labels] == LABELS
 
 
 def test_write_replaces_both_files(tmp_path: Path) -> None:
@@ -173,7 +198,7 @@ def inception(model_dir: Path) -> InceptionV3:
 
 @pytest.fixture(scope="module")
 def inception_graph(inception: InceptionV3, head: Head) -> bytes:
-    return graph_bytes(inception.frozen, head)
+    return graph_bytes(inception.frozen, head, LABELS)
 
 
 def test_all_three_inputs_of_the_real_architecture(
@@ -212,4 +237,4 @@ def test_names_of_the_real_architectures_parts_are_refused_or_kept(
             Config(image_dir="Dataset", final_tensor_name=name)
         except UsageError:
             continue
-        assert_softmax_named(name, graph_bytes(inception.frozen, head, name))
+        assert_softmax_named(name, graph_bytes(inception.frozen, head, LABELS, name))

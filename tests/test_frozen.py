@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bottlenecks import frozen
 from bottlenecks.frozen import import_frozen
 from bottlenecks.quiet_tensorflow import import_tensorflow
 
@@ -44,3 +45,15 @@ def test_a_broken_graph_is_a_value_error() -> None:
     next(node for node in graph_def.node if node.name == "y").input[0] = "missing"
     with tf.Graph().as_default(), pytest.raises(ValueError, match="missing"):
         import_frozen(graph_def, {})
+
+
+def test_of_very_many_large_constants_the_largest_become_variables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(frozen, "_MOST_VARIABLES", 10)
+    with tf.Graph().as_default() as graph:
+        for i in range(15):
+            tf.identity(tf.constant(np.full((32, 32 + (i >= 5)), i, np.float32)))
+    with tf.Graph().as_default():
+        import_frozen(graph.as_graph_def(), {})
+        assert [tuple(v.shape) for v in v1.global_variables()] == [(32, 33)] * 10

@@ -1,6 +1,7 @@
 """label_image.graph: reads frozen graphs and labels, refuses what is not or not safe."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,12 @@ import pytest
 from bottlenecks.errors import GraphError, UnsafeGraphError
 from bottlenecks.quiet_tensorflow import import_tensorflow
 from label_image.classifier import Classifier
-from label_image.graph import find_input, find_output, read_graph, read_labels
+from label_image.graph import carried_labels, find_input, find_output, read_graph, read_labels
+from label_image.safe import MAX_NODES
+from retrain.export import graph_bytes, write
+from retrain.head import Head
 from tests.conftest import COLOURS, Trained, photo
+from tests.standin import StandIn
 
 
 def write_labels(folder: Path, data: bytes) -> Path:
@@ -99,6 +104,111 @@ def test_a_graph_cut_short(tmp_path: Path, trained: Trained) -> None:
 def test_the_graph_of_a_training_run(trained: Trained) -> None:
     nodes = {node.name for node in read_graph(trained.graph).node}
     assert {"DecodeJpeg/contents", "Placeholder", "Mul", "final_result"} <= nodes
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> dict[str, Path]:
+    """What must not be read: a pipe that nobody writes to, a device without end, a hole of 3 GB."""
+    os.mkfifo(tmp_path / "pipe")
+    with open(tmp_path / "hole", "wb") as file:
+        file.truncate(3 * 10**9)
+    return {"pipe": tmp_path / "pipe", "device": Path("/dev/zero"), "hole": tmp_path / "hole"}
+
+
+@pytest.mark.parametrize(("read", "flag"), [(read_labels, "--labels"), (read_graph, "--graph")])
+@pytest.mark.parametrize(
+    ("kind", "problem"), [("pipe", "no file"), ("device", "no file"), ("hole", "3000 MB, at most")]
+)
+def test_what_is_endless_or_huge_is_not_read(
+    endless: dict[str, Path], read: Callable[[Path], object], flag: str, kind: str, problem: str
+) -> None:
+    with pytest.raises(GraphError, match=f"{endless[kind]} .*{problem}.*{flag}"):
+        read(endless[kind])
+
+
+@pytest.mark.parametrize("data", [b"a\n" * (2**18 + 1), b"a\n" + b"b" * 1001])
+def test_labels_that_no_graph_can_have(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(GraphError, match=r"labels\.txt has .* at most .*--labels"):
+        read_labels(write_labels(tmp_path, data))
+
+
+# the labels that the graph carries
+
+
+def write_carried(folder: Path, labels: Sequence[str]) -> Path:
+    """A graph of the export, of a head of one number for each label."""
+    head = Head(np.zeros((2048, len(labels)), np.float32), np.zeros(len(labels), np.float32))
+    path = folder / "graph.pb"
+    path.write_bytes(graph_bytes(StandIn().frozen, head, labels))
+    return path
+
+
+def without_labels(graph: Path, path: Path) -> Path:
+    """A copy of the graph as it was before it carried labels."""
+    tf = import_tensorflow()
+    graph_def = tf.compat.v1.GraphDef.FromString(graph.read_bytes())
+    graph_def.node.remove(next(node for node in graph_def.node if node.name == "retrain/labels"))
+    path.write_bytes(graph_def.SerializeToString())
+    return path
+
+
+def test_labels_of_another_graph_are_refused(tmp_path: Path, trained: Trained) -> None:
+    with pytest.raises(GraphError, match=r"line 2 is 'mauve', in the graph it is 'magenta'.*--lab"):
+        Classifier(trained.graph, write_labels(tmp_path, b"cyan\nmauve\nyellow\n"))
+    with pytest.raises(GraphError, match="line 1 is 'yellow'"):
+        Classifier(trained.graph, write_labels(tmp_path, b"yellow\nmagenta\ncyan\n"))
+
+
+def test_a_graph_without_labels_takes_those_of_the_file(tmp_path: Path, trained: Trained) -> None:
+    graph = without_labels(trained.graph, tmp_path / "old.pb")
+    labels = write_labels(tmp_path, b"cyan\nmauve\nyellow\n")
+    assert Classifier(graph, labels).labels == ["cyan", "mauve", "yellow"]
+
+
+def test_a_run_killed_between_the_two_renames_gives_no_wrong_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = write_carried(tmp_path, ["daisy", "roses", "tulips"]).read_bytes()
+    old = write_carried(tmp_path, ["ants", "bees", "wasps"]).read_bytes()
+    graph, labels = tmp_path / "graph.pb", tmp_path / "labels.txt"
+    write(graph, old, labels, ["ants", "bees", "wasps"])
+    assert Classifier(graph, labels).labels == ["ants", "bees", "wasps"]
+    rename, renamed = os.replace, []
+
+    def killed(source: Path, target: Path) -> None:
+        if renamed:
+            raise KeyboardInterrupt
+        renamed.append(target)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write(graph, new, labels, ["daisy", "roses", "tulips"])
+    assert (graph.read_bytes() == new, labels.read_text()) == (True, "ants\nbees\nwasps\n")
+    with pytest.raises(GraphError, match=r"'ants', in the graph it is 'daisy'.*python -m retrain"):
+        Classifier(graph, labels)
+
+
+def test_the_graph_s_own_labels_do_where_the_usual_file_is_missing(
+    tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Classifier(trained.graph).labels == list(COLOURS)
+    with pytest.raises(GraphError, match=r"other\.txt does not exist"):
+        Classifier(trained.graph, "other.txt")
+    with pytest.raises(GraphError, match=r"retrained_labels\.txt does not exist"):
+        Classifier(without_labels(trained.graph, tmp_path / "old.pb"))
+    (tmp_path / "retrained_labels.txt").write_text("a\nb\nc\n")
+    with pytest.raises(GraphError, match="line 1 is 'a'"):
+        Classifier(trained.graph)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [["żółta róża", "日本", "e\u0301"], ["x" * 255, "y"], [f"label {i}" for i in range(5000)]],
+)
+def test_labels_of_all_kinds_are_carried(tmp_path: Path, labels: list[str]) -> None:
+    assert carried_labels(read_graph(write_carried(tmp_path, labels))) == labels
 
 
 # unsafe graphs
@@ -192,6 +302,29 @@ def test_a_negative_shape_does_not_outweigh_a_huge_one(tmp_path: Path) -> None:
     change_constant(path, [2**40], [-(2**40)])
     with pytest.raises(GraphError, match=r"graph\.pb"):
         Classifier(path, write_labels(tmp_path, b"a\nb\nc\n"))
+
+
+def repeat(path: Path, count: int) -> None:
+    """Add ``count`` nodes to the graph, each the identity of the one before."""
+    tf = import_tensorflow()
+    graph_def = tf.compat.v1.GraphDef.FromString(path.read_bytes())
+    last = graph_def.node[-1].name
+    for _ in range(count):
+        added = graph_def.node.add(name=f"n{len(graph_def.node)}", op="Identity", input=[last])
+        added.attr["T"].type = tf.float32.as_datatype_enum
+        last = added.name
+    path.write_bytes(graph_def.SerializeToString())
+
+
+def test_a_graph_with_very_many_nodes(tmp_path: Path) -> None:
+    """As many as are loaded take seconds: with anything quadratic, this test takes minutes."""
+    path = write_graph(tmp_path, hub_style)
+    repeat(path, MAX_NODES - len(read_graph(path).node))
+    labels = write_labels(tmp_path, b"a\nb\nc\n")
+    assert Classifier(path, labels).labels == ["a", "b", "c"]
+    repeat(path, 1)
+    with pytest.raises(UnsafeGraphError, match=f"{MAX_NODES + 1} nodes; at most {MAX_NODES}"):
+        Classifier(path, labels)
 
 
 # which tensors

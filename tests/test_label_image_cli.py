@@ -8,10 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from label_image.cli import main
+from retrain.export import graph_bytes, write
+from retrain.head import Head
 from tests.conftest import COLOURS, Call, Trained, assert_one_error_line, photo
+from tests.standin import StandIn
 
 LINE = re.compile(r"^(\w+) \(score = ([01]\.\d{5})\)$")
 
@@ -120,6 +124,33 @@ def test_a_name_that_would_break_the_line(call: Call, files: list[str], photos: 
     result = call(main, odd, photos[1], *files)
     assert result.returncode == 0
     assert result.stdout.splitlines()[0] == str(photos[0].with_name(r"a\nb.jpg"))
+
+
+@pytest.mark.parametrize("kind", ["text", "csv", "json"])
+def test_labels_cannot_command_the_terminal(
+    call: Call, tmp_path: Path, photos: list[Path], kind: str
+) -> None:
+    labels = ["cyan\x1b[2J\x9b31m", "magenta\u202e\x7f", "żółty"]
+    head = Head(np.zeros((2048, 3), np.float32), np.zeros(3, np.float32))
+    write(
+        tmp_path / "graph.pb",
+        graph_bytes(StandIn().frozen, head, labels),
+        tmp_path / "labels.txt",
+        labels,
+    )
+    files = ["--graph=graph.pb", "--labels=labels.txt", f"--format={kind}"]
+    result = call(main, photos[0], *files)
+    assert result.returncode == 0
+    assert all(c.isprintable() or c == "\n" for c in result.stdout)
+    if kind == "json":
+        (found,) = json.loads(result.stdout)
+        assert [guess["label"] for guess in found["labels"]] == labels  # lossless
+    else:
+        assert r"cyan\x1b[2J\x9b31m" in result.stdout
+        assert r"magenta\u202e\x7f" in result.stdout
+    assert "żółty" in result.stdout
+    (tmp_path / "labels.txt").write_text("\x1b[2J\na\nb\n")
+    assert_one_error_line(call(main, photos[0], *files), r"line 1 is '\x1b[2J'")
 
 
 def test_input_and_output_layer(call: Call, files: list[str], photos: list[Path]) -> None:

@@ -1,6 +1,7 @@
 """python -m retrain: what a user types and sees."""
 
 import dataclasses
+import os
 import re
 import shlex
 import subprocess
@@ -104,6 +105,36 @@ def test_dashes_work_as_well(call: Call, dataset: Path, tmp_path: Path) -> None:
     for name in ("my-cache", "a-b_c.pb", "l-l.txt"):
         assert (tmp_path / name).exists()
     assert "--graph a-b_c.pb --labels l-l.txt" in result.stdout  # how to use it
+
+
+def use_it(trained: Trained, **settings: str) -> str:
+    """The line that says how to use the classifier."""
+    text = result_text(dataclasses.replace(trained.config, **settings), trained.result)
+    (line,) = [line for line in text.splitlines() if line.startswith("use it  ")]
+    return line.removeprefix("use it  ")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["my graph.pb", "it's.pb", "$HOME/`a`;b.pb", 'a"b\\c.pb', "-g.pb", "*.pb", "żółw 日本.pb"],
+)
+def test_the_line_that_says_how_to_use_it_can_be_copied(trained: Trained, name: str) -> None:
+    line = use_it(trained, output_graph=name, output_labels="l.txt", final_tensor_name="a>b")
+    words = [word for long in shlex.split(line)[3:] for word in re.split("^(--[a-z]+)=", long)]
+    words = [word for word in words if word]
+    expected = ["--graph", name, "--labels", "l.txt", "--output_layer", "a>b", "photo.jpg"]
+    assert words == expected
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31m%s b\\n.pb", "a\nb", "\udcff.pb", "\u202ea'b"])
+def test_the_line_is_printable_and_still_right_whatever_a_file_is_called(
+    trained: Trained, name: str
+) -> None:
+    line = use_it(trained, output_graph=name, output_labels="l.txt")
+    assert line.isprintable()
+    script = f"python() {{ printf '%s' \"$4\"; }}; {line}"
+    shown = subprocess.run(["sh", "-c", script], capture_output=True, check=True)
+    assert os.fsdecode(shown.stdout) == name
 
 
 def test_a_tilde_is_the_home_folder_where_the_shell_left_it(
