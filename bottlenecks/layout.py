@@ -8,12 +8,12 @@ import errno
 import json
 import os
 import re
-import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from bottlenecks import shard
 from bottlenecks.errors import CacheError, DamagedShardError, shown
+from bottlenecks.reading import open_file
 
 FOLDER_PREFIX = "inception_v3-"
 DAMAGED_SUFFIX = ".damaged"
@@ -21,13 +21,6 @@ MODEL_FILE, INDEX_FILE, BAD_IMAGES_FILE = "model.json", "stat_index.json", "bad_
 MAX_JSON_BYTES = 2**20
 _SHARD = re.compile(r"[0-9a-f]{64}\.h5")
 _SET_ASIDE = re.compile(r"[0-9a-f]{64}\.h5\.damaged")
-# Not to hang on a pipe, and not to follow a link, where there should be a file.
-_READ_OWN = (
-    os.O_RDONLY
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_BINARY", 0)
-)
 
 
 def is_shard(name: str) -> bool:
@@ -49,12 +42,7 @@ def open_own(path: str | os.PathLike[str]) -> BinaryIO:
 
     Raises ``OSError`` for a link, a pipe, a folder or a device in its place.
     """
-    opener = lambda name, _: os.open(name, _READ_OWN)  # noqa: E731
-    file = open(path, "rb", buffering=0, opener=opener)  # noqa: SIM115
-    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        return file
-    file.close()
-    raise OSError(errno.EINVAL, "is no regular file", os.fspath(path))
+    return open_file(path, follow=False)
 
 
 def read_own(path: str | os.PathLike[str], most: int) -> bytes:

@@ -1,13 +1,14 @@
 """Image files -> bytes, several at once."""
 
 import contextlib
+import errno
 import os
 import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from bottlenecks.errors import BadImageError
 from bottlenecks.forks import PerProcess
@@ -24,6 +25,31 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+class NotAFileError(OSError):
+    """A folder, a pipe or a device where there should be a file, or a link where none may be."""
+
+
+def open_file(path: str | os.PathLike[str], follow: bool = True) -> BinaryIO:
+    """Open a regular file for reading, unbuffered; without ``follow`` none behind a link.
+
+    Raises `NotAFileError` for what is none, at once: opening a pipe would wait for its writer. And
+    ``OSError`` as ``open`` does.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    flags |= 0 if follow else getattr(os, "O_NOFOLLOW", 0)
+    try:
+        opener = lambda name, _: os.open(name, flags)  # noqa: E731
+        file = open(path, "rb", buffering=0, opener=opener)  # noqa: SIM115
+    except OSError as error:
+        if error.errno in (errno.EISDIR, errno.ENXIO):  # ENXIO: a socket
+            raise NotAFileError(error.errno, error.strerror, os.fspath(path)) from error
+        raise
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise NotAFileError(errno.EINVAL, "is no regular file", os.fspath(path))
+
+
 @contextlib.contextmanager
 def file_bytes(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, Signature]]:
     """The bytes of a regular file, and its signature from when it was opened.
@@ -34,12 +60,8 @@ def file_bytes(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, Signature]
     """
     with contextlib.ExitStack() as stack:
         try:
-            # Not to hang where a pipe has taken the file's place since the folder was listed.
-            flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-            file = stack.enter_context(open(os.open(path, flags), "rb"))
+            file = stack.enter_context(open_file(path))
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise BadImageError("is no regular file (a folder, a pipe or a device)")
             if status.st_size > MAX_FILE_BYTES:
                 raise BadImageError(
                     f"has {status.st_size / 1e6:.0f} MB, at most {MAX_FILE_BYTES / 1e6:.0f} are "
@@ -48,6 +70,8 @@ def file_bytes(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, Signature]
             if status.st_size > LARGE_FILE_BYTES:
                 stack.enter_context(_one_large())
             data = file.read(MAX_FILE_BYTES)
+        except NotAFileError as error:
+            raise BadImageError("is no regular file (a folder, a pipe or a device)") from error
         except OSError as error:
             raise BadImageError(f"cannot be read: {error.strerror or error}") from error
         yield data, signature_of(status)

@@ -1,13 +1,13 @@
 """Read a frozen graph and its labels; find its input and output."""
 
 import os
-import stat
 from collections.abc import Sequence
 from typing import Any
 
 from bottlenecks.errors import GraphError, shown
 from bottlenecks.frozen import SCOPE
 from bottlenecks.quiet_tensorflow import import_tensorflow
+from bottlenecks.reading import NotAFileError, open_file
 from label_image.config import MAX_SIDE, Config
 from label_image.safe import MAX_CONSTANT_ELEMENTS, MAX_STRINGS, check_safe
 from retrain import graph_spec
@@ -104,22 +104,18 @@ def carried_labels(graph_def: Any) -> list[str]:
 def _read(path: str | os.PathLike[str], what: str, most: int) -> bytes:
     """The bytes of a regular file. Raises `GraphError` before it reads more than ``most``."""
     remedy = f"run python -m retrain first, or name the file with --{what}"
-    # Not to hang on a pipe in the file's place.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        with open(os.open(path, flags), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise GraphError(f"the {what} file {shown(path)} is no file; {remedy}")
-            if status.st_size > most:
+        with open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > most:
                 raise GraphError(
-                    f"the {what} file {shown(path)} has {status.st_size / 1e6:.0f} MB, at most "
+                    f"the {what} file {shown(path)} has {size / 1e6:.0f} MB, at most "
                     f"{most / 1e6:.0f} are read; {remedy}"
                 )
             return file.read(most)
     except FileNotFoundError as error:
         raise GraphError(f"the {what} file {shown(path)} does not exist; {remedy}") from error
-    except IsADirectoryError as error:
+    except NotAFileError as error:
         raise GraphError(f"the {what} file {shown(path)} is no file; {remedy}") from error
     except OSError as error:
         raise GraphError(
