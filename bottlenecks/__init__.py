@@ -17,7 +17,7 @@ forks              what a forked child makes anew
 machine            cores, GPU, bfloat16, and what follows from them
 node_names         the frozen network's tensor names
 images             image folder -> labelled image files
-places             where outputs may go: never over an input, or what is another's
+outputs            what a command writes: never over an input, or what is another's
 reading            image files -> bytes, several at once
 structure          image files of too many parts, refused before they are decoded
 shrink             an image of any mode and size -> 8 bits at the size wanted

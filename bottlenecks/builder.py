@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bottlenecks import atomic, machine, places
+from bottlenecks import atomic, machine
 from bottlenecks.cache import Cache
 from bottlenecks.config import Config
 from bottlenecks.decode import decode
@@ -20,6 +20,7 @@ from bottlenecks.errors import BadImageError, ImageFolderError, if_interrupted, 
 from bottlenecks.images import ImageFolder, LabeledImage, Signature, scan
 from bottlenecks.inception import Extractor, InceptionV3
 from bottlenecks.layout import BAD_IMAGES_FILE, read_own
+from bottlenecks.outputs import check_folder_place
 from bottlenecks.reading import file_bytes, in_order, pool_of
 from bottlenecks.rows import Rows
 from bottlenecks.stat_index import StatIndex
@@ -110,7 +111,7 @@ def build(
 def check_folders(config: Config) -> None:
     """Raise `OutputError` where the folders that `build` writes to cannot be, making none."""
     for flag in ("bottleneck_dir", "model_dir"):
-        places.check_folder_place(getattr(config, flag), flag)
+        check_folder_place(getattr(config, flag), flag)
 
 
 @dataclass

@@ -79,17 +79,17 @@ def _main(argv: Sequence[str] | None, extractor: "Extractor | None") -> int:
 
 
 def _build(config: Config, exports: dict[str, str], extractor: "Extractor | None") -> int:
-    from bottlenecks import places, takeout
+    from bottlenecks import takeout
     from bottlenecks.builder import build
+    from bottlenecks.outputs import Output, check_ways, check_writable
     from bottlenecks.progress import ProgressBar
 
-    outputs = [places.Output(f"export_{suffix}", path) for suffix, path in exports.items()]
+    outputs = [Output(f"export_{suffix}", path) for suffix, path in exports.items()]
     folders = [
-        places.Output(flag, getattr(config, flag), folder=True)
-        for flag in ("bottleneck_dir", "model_dir")
+        Output(flag, getattr(config, flag), folder=True) for flag in ("bottleneck_dir", "model_dir")
     ]
-    places.check_ways(outputs + folders, config.inputs)
-    places.check_writable(outputs)
+    check_ways(outputs + folders, config.inputs)
+    check_writable(outputs)
     with ProgressBar("bottlenecks", "images") as bar, ProgressBar("weights", "B", True) as download:
         extractor = extractor or make_extractor(config, download)
         report = build(config, extractor=extractor, on_progress=lambda p: bar(p.done, p.total))

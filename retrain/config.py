@@ -9,7 +9,7 @@ import bottlenecks.config
 from bottlenecks.command import flag
 from bottlenecks.config import require
 from bottlenecks.errors import UsageError, shown
-from bottlenecks.places import Output, check_ways, check_writable
+from bottlenecks.outputs import Output, check_ways, check_writable
 from retrain import graph_spec
 
 SUMMARIES = ("train", "validation")  # sub-folders of --summaries_dir

@@ -10,7 +10,7 @@ import pytest
 
 import bottlenecks.cli
 import retrain.cli
-from bottlenecks import atomic, places
+from bottlenecks import atomic, outputs
 from bottlenecks.errors import OutputError
 from retrain.config import MARKERS
 from tests.conftest import Call, assert_one_error_line
@@ -172,32 +172,32 @@ def test_a_link_into_a_missing_folder_is_no_place(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "file" / "graph.pb")
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="is a file"):
-        places.check_file_place(tmp_path / "link", "output_graph")
+        outputs.check_file_place(tmp_path / "link", "output_graph")
     (tmp_path / "good").symlink_to(tmp_path / "new.pb")
-    places.check_file_place(tmp_path / "good", "output_graph")
+    outputs.check_file_place(tmp_path / "good", "output_graph")
     atomic.write_bytes(tmp_path / "good", b"graph")
     assert (tmp_path / "new.pb").read_bytes() == b"graph"
 
 
 def test_check_place_passes_and_makes_nothing(tmp_path: Path) -> None:
-    places.check_place(tmp_path / "a", "output_graph")
-    places.check_place(tmp_path / "new" / "deeper" / "a", "output_graph")
+    outputs.check_place(tmp_path / "a", "output_graph")
+    outputs.check_place(tmp_path / "new" / "deeper" / "a", "output_graph")
     assert names_in(tmp_path) == []
 
 
 def test_check_place_takes_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    places.check_place("a", "output_graph")
+    outputs.check_place("a", "output_graph")
     with pytest.raises(OutputError):
-        places.check_place("file/a", "output_graph")
+        outputs.check_place("file/a", "output_graph")
 
 
 @pytest.mark.parametrize("below", ["a", "new/a"])
 def test_check_place_refuses_a_place_below_a_file(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"--output_graph .*file") as caught:
-        places.check_place(tmp_path / "file" / below, "output_graph")
+        outputs.check_place(tmp_path / "file" / below, "output_graph")
     assert str(tmp_path / "file" / below) in str(caught.value)
 
 
@@ -206,4 +206,4 @@ def test_check_place_refuses_a_folder_without_permission(
 ) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may all
     with pytest.raises(OutputError, match="permission"):
-        places.check_place(tmp_path / "new" / "a", "output_graph")
+        outputs.check_place(tmp_path / "new" / "a", "output_graph")
