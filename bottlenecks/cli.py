@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from bottlenecks.command import DAMAGED, DONE, Parser, checked_path, leave, run
+from bottlenecks.command import DAMAGED, DONE, Parser, as_process, checked_path, run
 from bottlenecks.config import Config
 from bottlenecks.errors import UsageError, shown
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None, *, extractor: "Extractor | None" = N
 
 def command() -> NoReturn:
     """`main`, as a process of its own."""
-    leave(main())
+    as_process(main)
 
 
 def _main(argv: Sequence[str] | None, extractor: "Extractor | None") -> int:

@@ -144,12 +144,16 @@ def run(main: Callable[[], int], finishes: bool = False) -> int:
         sys.stdout, sys.stderr = streams
 
 
-def leave(code: int) -> NoReturn:
-    """End the process with ``code``.
+def as_process(main: Callable[[], int]) -> NoReturn:
+    """Call ``main``, which calls `run`, and end the process with its exit code.
 
     After an interruption at once: elsewise Python would wait for each thread, and one may be stuck
     in a photo.
     """
+    try:
+        code = main()
+    except KeyboardInterrupt:  # before or after `run`
+        code = INTERRUPTED
     if code in (INTERRUPTED, TERMINATED):
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):

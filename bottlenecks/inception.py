@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from bottlenecks.command import checked_path
 from bottlenecks.config import PRECISIONS
 from bottlenecks.decode import DECODE_VERSION, INPUT_SIZE
 from bottlenecks.errors import UsageError, WeightsError, shown
+from bottlenecks.forks import PerProcess
 from bottlenecks.frozen import import_frozen
 from bottlenecks.machine import cpu_has_bfloat16
 from bottlenecks.node_names import BOTTLENECK_NODE, INPUT_NODE, NETWORK_SCOPE
@@ -29,6 +31,9 @@ ARCHITECTURE = "inception_v3"
 BOTTLENECK_SIZE = 2048
 
 _FREEZE_VERSION = "folded-4"  # part of the frozen file's name: change it with `_freeze`
+
+# One network at a time is built: it takes much memory, and Keras' settings are the process's.
+_building = PerProcess(threading.RLock)
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +125,10 @@ class InceptionV3:
         Kept in ``model_dir`` under the sha256 of its bytes, so that Keras' model is built once
         for each weights. Raises `WeightsError`.
         """
+        with _building():
+            return self._found_or_frozen()
+
+    def _found_or_frozen(self) -> bytes:
         if self._not_kept is not None:
             return self._not_kept
         source = hashlib.sha256(f"{_FREEZE_VERSION} {self.weights.sha256}".encode()).hexdigest()
@@ -145,7 +154,9 @@ class InceptionV3:
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Run the network. ``pixels``: (n, 299, 299, 3) uint8. Returns (n, 2048) float32."""
         try:
-            vectors: np.ndarray = self._run(pixels)
+            with _building():
+                run = self._run
+            vectors: np.ndarray = run(pixels)
         except import_tensorflow().errors.ResourceExhaustedError as error:
             raise MemoryError("TensorFlow is out of memory") from error
         return vectors

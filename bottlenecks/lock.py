@@ -46,6 +46,8 @@ def exclusive(folder: Path, wait: bool = True) -> Iterator[bool]:
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield True
     finally:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked meanwhile has it too
         os.close(descriptor)
 
 

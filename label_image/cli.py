@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from bottlenecks.command import DONE, ERROR, Parser, leave, run
+from bottlenecks.command import DONE, ERROR, Parser, as_process, run
 from bottlenecks.errors import ImageFolderNotFoundError, UsageError, shown
 from label_image.config import Config
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def command() -> NoReturn:
     """`main`, as a process of its own."""
-    leave(main())
+    as_process(main)
 
 
 def _main(argv: Sequence[str] | None) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from bottlenecks.cli import make_extractor
-from bottlenecks.command import DONE, Parser, leave, run
+from bottlenecks.command import DONE, Parser, as_process, run
 from retrain.config import Config
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None, *, extractor: "NetworkExtractor | No
 
 def command() -> NoReturn:
     """`main`, as a process of its own."""
-    leave(main())
+    as_process(main)
 
 
 def _main(argv: Sequence[str] | None, extractor: "NetworkExtractor | None") -> int:

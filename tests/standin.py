@@ -69,9 +69,9 @@ class Announcing(StandIn):
 if __name__ == "__main__":
     import importlib
 
-    from bottlenecks.command import leave
+    from bottlenecks.command import as_process
 
     main = importlib.import_module(f"{sys.argv[1]}.cli").main
     seconds = os.environ.get("STANDIN_SECONDS")
     extractor = Announcing(seconds=float(seconds)) if seconds else StandIn()
-    leave(main(sys.argv[2:], extractor=extractor))
+    as_process(lambda: main(sys.argv[2:], extractor=extractor))

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bottlenecks import machine
+from bottlenecks import lock, machine
 from bottlenecks.builder import build
 from bottlenecks.config import Config
+from bottlenecks.inception import InceptionV3
 from label_image.classifier import Classifier
 from tests.conftest import ROOT, Trained, make_dataset
 from tests.standin import StandIn
@@ -214,3 +215,26 @@ def test_what_the_machine_has_is_looked_up_when_it_is_wanted(
     for cores in (1, 3, 8, 64):
         monkeypatch.setattr(machine, "usable_cores", lambda cores=cores: cores)
         assert machine.threads() == min(8, cores)
+
+
+@forks
+def test_a_child_that_was_forked_meanwhile_does_not_keep_the_lock(tmp_path: Path) -> None:
+    with lock.exclusive(tmp_path) as held:
+        assert held
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+    try:
+        with lock.exclusive(tmp_path, wait=False) as held:
+            assert held
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_networks_are_built_in_several_threads(model_dir: Path, tmp_path: Path) -> None:
+    expected = InceptionV3("random", model_dir).frozen
+    with ThreadPoolExecutor(3) as pool:
+        frozen = list(pool.map(lambda i: InceptionV3("random", tmp_path / str(i)).frozen, range(3)))
+    assert frozen == [expected] * 3
