@@ -101,7 +101,11 @@ def test_the_wheel_holds_the_packages_and_the_license(wheel: Path) -> None:
         assert archive.read(license_file) == (ROOT / "LICENSE").read_bytes()
     for package in PACKAGES:
         folder = ROOT / package
-        sources = {f"{package}/{path.name}" for p in ("*.py", "*.jinja") for path in folder.glob(p)}
+        sources = {
+            path.relative_to(ROOT).as_posix()
+            for pattern in ("*.py", "*.jinja", "py.typed")
+            for path in folder.rglob(pattern)
+        }
         assert sources == {name for name in names if name.startswith(f"{package}/")}
     assert "retrain/report.html.jinja" in names
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == set(PACKAGES)
@@ -140,7 +144,7 @@ def test_the_sources_are_of_the_oldest_python_that_is_promised(package: str) -> 
     oldest = setup_cfg()["options"]["python_requires"].removeprefix(">=")
     major, minor = map(int, oldest.split("."))
     assert sys.version_info >= (major, minor)
-    for path in (ROOT / package).glob("*.py"):
+    for path in (ROOT / package).rglob("*.py"):
         ast.parse(path.read_text("utf-8"), feature_version=(major, minor))
 
 
