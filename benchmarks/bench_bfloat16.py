@@ -10,10 +10,10 @@ from measure import Finding, Inputs, main, of, photos
 
 from bottlenecks.builder import BuildReport, build
 from bottlenecks.config import Config
-from bottlenecks.inception import InceptionV3
 from bottlenecks.machine import cpu_has_bfloat16
-from retrain.dataset import Dataset, assemble
-from retrain.head import Fit
+from bottlenecks.network.inception import InceptionV3
+from retrain.data.dataset import Dataset, assemble
+from retrain.training.head import Fit
 
 PHOTOS, STEPS, SEEDS = 600, 1000, 5
 

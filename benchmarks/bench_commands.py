@@ -11,7 +11,7 @@ from pathlib import Path
 from made_up import make
 from measure import Finding, Inputs, alternate, command, main, of, ratios
 
-from bottlenecks.inception import InceptionV3
+from bottlenecks.network.inception import InceptionV3
 
 VECTORS, LABELS = 3_670, 5
 IMPORT = "import tensorflow"

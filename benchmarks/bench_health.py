@@ -13,12 +13,12 @@ from data_sets import splits, vectors
 from measure import Finding, Inputs, main, of
 
 from bottlenecks.builder import CachedImage
-from bottlenecks.vectors import InMemory
-from retrain.config import Config
-from retrain.dataset import Dataset, Subset
-from retrain.health import examine
+from bottlenecks.store.vectors import InMemory
+from retrain.data.dataset import Dataset, Subset
+from retrain.report.health import examine
 
 SHARE, ROUNDS, MANY, LABELS = 0.05, 5, 100_000, 100
+FOLDS = 5
 
 
 def measure(inputs: Inputs) -> list[Finding]:
@@ -35,7 +35,7 @@ def measure(inputs: Inputs) -> list[Finding]:
         ]
     large = made_up()
     started = time.perf_counter()
-    examine(Config(image_dir="."), large)
+    examine(large, FOLDS)
     seconds = time.perf_counter() - started
     what = f"data health of {MANY:,} vectors, {LABELS} labels"
     return [*findings, of(what, [seconds], "s", at_most=60.0)]
@@ -50,7 +50,7 @@ def changed_labels(dataset: Dataset, seed: int) -> tuple[float, float]:
     y[rows] = (y[rows] + random.integers(1, len(dataset.labels), count)) % len(dataset.labels)
     changed = {dataset.everything.images[row].path for row in rows}
     everything = dataclasses.replace(dataset.everything, y=y)
-    problems = examine(Config(image_dir="."), dataclasses.replace(dataset, everything=everything))
+    problems = examine(dataclasses.replace(dataset, everything=everything), FOLDS)
     listed = [problem.path for problem in problems if problem.kind == "wrong label?"]
     return (
         len(changed.intersection(listed[:count])) / count,

@@ -14,7 +14,7 @@ from pathlib import Path
 from made_up import make
 from measure import Finding, Inputs, main, of
 
-from bottlenecks.inception import InceptionV3
+from bottlenecks.network.inception import InceptionV3
 
 MANY, FEW, LABELS, ROUNDS = 1_000_000, 3_000, 100, 3
 TRAIN = """

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from measure import Finding, Inputs, alternate, main, of, photos, ratios, speeds
 
-from bottlenecks.decode import decode
-from bottlenecks.images import scan
-from bottlenecks.inception import InceptionV3
 from bottlenecks.machine import batch_size, cpu_has_bfloat16
-from bottlenecks.node_names import BOTTLENECK_NODE, INPUT_NODE
-from bottlenecks.quiet_tensorflow import import_tensorflow
+from bottlenecks.network.inception import InceptionV3
+from bottlenecks.network.names import BOTTLENECK_NODE, INPUT_NODE
+from bottlenecks.network.tensorflow import import_tensorflow
+from bottlenecks.photos.decode import decode
+from bottlenecks.photos.images import scan
 
 OURS, OPENVINO, ONNX = "frozen graph", "OpenVINO", "ONNX Runtime"
 Run = Callable[[np.ndarray], np.ndarray]

@@ -12,7 +12,7 @@ from bench_stage_one import stage_one
 from measure import Finding, Inputs, alternate, main, of, photos, ratios, speeds
 from PIL import Image
 
-from bottlenecks.inception import InceptionV3
+from bottlenecks.network.inception import InceptionV3
 
 COUNT, WIDTH, HEIGHT = 64, 4000, 3000
 

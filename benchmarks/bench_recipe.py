@@ -17,12 +17,12 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from retrain.config import Config
-from retrain.dataset import Dataset
+from retrain.data.dataset import Dataset
+from retrain.data.folds import deal
 from retrain.evaluate import Score, score
-from retrain.fitting import fit_head
-from retrain.folds import deal
-from retrain.head import Head, Standardisation
-from retrain.regularisation import search
+from retrain.training.fitting import fit_head
+from retrain.training.head import Head, Standardisation
+from retrain.training.regularisation import search
 
 SPLITS = 20  # one test set of a few hundred photos says nothing: its accuracy varies by 2 points
 MADE_UP_SPLITS = 5

@@ -13,10 +13,10 @@ from measure import Finding, Inputs, alternate, main, of, photos, ratios, speeds
 
 from bottlenecks.builder import build
 from bottlenecks.config import Config
-from bottlenecks.decode import decode
-from bottlenecks.images import scan
-from bottlenecks.inception import InceptionV3, NetworkExtractor
 from bottlenecks.machine import batch_size, cpu_has_bfloat16
+from bottlenecks.network.inception import InceptionV3, NetworkExtractor
+from bottlenecks.photos.decode import decode
+from bottlenecks.photos.images import scan
 
 FROZEN, STAGE_ONE, BFLOAT16 = "frozen graph, decoded arrays", "stage one", "stage one, bfloat16"
 DIRECTORY, ONE_BY_ONE = "model.predict, directory", "model.predict, one by one"

@@ -11,11 +11,11 @@ from measure import Finding, Inputs, alternate, main, of, ratios
 from sklearn.linear_model import LogisticRegression
 
 from bottlenecks.builder import CachedImage
-from bottlenecks.vectors import InMemory
+from bottlenecks.store.vectors import InMemory
 from retrain.config import Config
-from retrain.dataset import Dataset, Subset
-from retrain.fitting import fit_head
-from retrain.regularisation import search
+from retrain.data.dataset import Dataset, Subset
+from retrain.training.fitting import fit_head
+from retrain.training.regularisation import search
 
 TRAINING, HELD_OUT, STEPS, BATCH = 3_000, 375, 1000, 100
 

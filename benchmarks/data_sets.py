@@ -7,9 +7,9 @@ from measure import photos
 
 from bottlenecks.builder import CachedImage, build
 from bottlenecks.config import Config as StageOne
-from bottlenecks.inception import InceptionV3
-from bottlenecks.vectors import InMemory
-from retrain.dataset import Dataset, Subset
+from bottlenecks.network.inception import InceptionV3
+from bottlenecks.store.vectors import InMemory
+from retrain.data.dataset import Dataset, Subset
 
 
 def vectors(place: str, weights: str) -> tuple[np.ndarray, np.ndarray]:

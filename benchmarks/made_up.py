@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bottlenecks.cache import Cache
-from bottlenecks.images import signature_of
-from bottlenecks.stat_index import StatIndex
+from bottlenecks.photos.images import signature_of
+from bottlenecks.store.cache import Cache
+from bottlenecks.store.stat_index import StatIndex
 
 ROWS = 8192  # of a shard: 64 MiB
 

@@ -6,40 +6,27 @@ classification layer. This package computes each once and keeps it in HDF5::
     report = bottlenecks.build(bottlenecks.Config(image_dir="Dataset"))
     vectors = report.cache.read(image.key for image in report.images)  # (n, 2048) float32
 
-The modules, in the order in which data flows (each imports only from those before it):
+The rooms (with a ``/``, each with a map of its own) and modules, in the order in which data flows;
+each imports only from those before it:
 
-=================  ==========================================================
-errors             every exception of the project
-atomic             write-then-rename, for every file that is written
-command            what the commands share: flags, error lines, exit codes
-config             the settings of stage one
-forks              what a forked child makes anew
-machine            cores, GPU, bfloat16, and what follows from them
-node_names         the frozen network's tensor names
-images             image folder -> labelled image files
-outputs            what a command writes: never over an input, or what is another's
-reading            image files -> bytes, several at once
-structure          image files of too many parts, refused before they are decoded
-shrink             an image of any mode and size -> 8 bits at the size wanted
-decode             file bytes -> pixels; the only decoder
-quiet_tensorflow   the one place where TensorFlow is imported
-frozen             run a frozen graph in little memory
-bfloat16           the frozen network in half the bits
-weights            imagenet, random or a file -> checked weights
-inception          weights -> frozen InceptionV3: pixels -> vectors
-shard              rows <-> the bytes of one HDF5 file
-layout             what the files of a cache folder are called
-lock               one writer at a time
-cache              the shards of one fingerprint on disk
-vectors            any rows of a cache, in memory or on disk
-stat_index         which files need not be read again
-rows               pixels through the network into the cache
-builder            build(): all of it together
-housekeeping       list, verify and prune a cache folder
-takeout            the vectors as one HDF5 or NPZ file
-progress           how a build shows while it runs
-cli                the command line
-=================  ==========================================================
+==========  =====================================================================
+errors      every exception of the project
+settings    frozen dataclasses that the flags are made from
+atomic      write-then-rename, for every file that is written
+command     what the commands share: flags, error lines, exit codes
+forks       what a forked child makes anew
+machine     cores, GPU, bfloat16, and what follows from them
+progress    how a long job shows while it runs
+photos/     where the photos are, which are images, and what their pixels are
+network/    weights -> the frozen network, and what runs it
+store/      rows on disk
+config      the settings of stage one
+outputs     what a command writes: never over an input, or what is another's
+rows        pixels through the network into the store
+builder     build(): all of it together
+takeout     the vectors as one HDF5 or NPZ file
+cli         the command line
+==========  =====================================================================
 """
 
 import importlib
@@ -49,14 +36,14 @@ if TYPE_CHECKING:
     from bottlenecks.builder import BuildReport, build
     from bottlenecks.config import Config
     from bottlenecks.errors import RetrainError
-    from bottlenecks.inception import InceptionV3
+    from bottlenecks.network.inception import InceptionV3
 
 __all__ = ["BuildReport", "Config", "InceptionV3", "RetrainError", "build"]
 
 _HOME = {
     "BuildReport": "builder",
     "Config": "config",
-    "InceptionV3": "inception",
+    "InceptionV3": "network.inception",
     "RetrainError": "errors",
     "build": "builder",
 }

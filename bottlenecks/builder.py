@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bottlenecks import atomic, machine
-from bottlenecks.cache import Cache
 from bottlenecks.config import Config
-from bottlenecks.decode import decode
 from bottlenecks.errors import BadImageError, ImageFolderError, if_interrupted, shown
-from bottlenecks.images import ImageFolder, LabeledImage, Signature, scan
-from bottlenecks.inception import Extractor, InceptionV3
-from bottlenecks.layout import BAD_IMAGES_FILE, read_own
+from bottlenecks.network.inception import Extractor, InceptionV3
 from bottlenecks.outputs import check_folder_place
-from bottlenecks.reading import file_bytes, in_order, pool_of
+from bottlenecks.photos.decode import decode
+from bottlenecks.photos.images import ImageFolder, LabeledImage, Signature, scan
+from bottlenecks.photos.reading import file_bytes, in_order, pool_of
 from bottlenecks.rows import Rows
-from bottlenecks.stat_index import StatIndex
+from bottlenecks.store.cache import Cache
+from bottlenecks.store.layout import BAD_IMAGES_FILE, read_own
+from bottlenecks.store.stat_index import StatIndex
 
 INDEX_SECONDS = 60.0  # that the stat index may be behind; it only saves reading
 

@@ -5,14 +5,15 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from bottlenecks.command import DAMAGED, DONE, Parser, as_process, checked_path, run
+from bottlenecks.command import DAMAGED, DONE, Parser, as_process, run
 from bottlenecks.config import Config
 from bottlenecks.errors import UsageError, shown
+from bottlenecks.settings import Output, checked_path
 
 if TYPE_CHECKING:
     from bottlenecks.builder import BuildReport
-    from bottlenecks.inception import Extractor, InceptionV3
-    from bottlenecks.weights import OnDownload
+    from bottlenecks.network.inception import Extractor, InceptionV3
+    from bottlenecks.network.weights import OnDownload
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +82,11 @@ def _main(argv: Sequence[str] | None, extractor: "Extractor | None") -> int:
 def _build(config: Config, exports: dict[str, str], extractor: "Extractor | None") -> int:
     from bottlenecks import takeout
     from bottlenecks.builder import build
-    from bottlenecks.outputs import Output, check_ways, check_writable
+    from bottlenecks.outputs import check_ways, check_writable
     from bottlenecks.progress import ProgressBar
 
     outputs = [Output(f"export_{suffix}", path) for suffix, path in exports.items()]
-    folders = [
-        Output(flag, getattr(config, flag), folder=True) for flag in ("bottleneck_dir", "model_dir")
-    ]
-    check_ways(outputs + folders, config.inputs)
+    check_ways([*outputs, *config.outputs], config.inputs)
     check_writable(outputs)
     with ProgressBar("bottlenecks", "images") as bar, ProgressBar("weights", "B", True) as download:
         extractor = extractor or make_extractor(config, download)
@@ -102,7 +100,7 @@ def _build(config: Config, exports: dict[str, str], extractor: "Extractor | None
 
 
 def _inspect(bottleneck_dir: str, verify: bool) -> int:
-    from bottlenecks.housekeeping import inspect
+    from bottlenecks.store.housekeeping import inspect
 
     infos = inspect(bottleneck_dir, every_row=verify)
     print("fingerprint   precision       rows  megabytes  weights")
@@ -123,7 +121,7 @@ def _inspect(bottleneck_dir: str, verify: bool) -> int:
 
 
 def _prune(bottleneck_dir: str, fingerprints: list[str], image_dir: str | None, yes: bool) -> int:
-    from bottlenecks.housekeeping import plan_pruning, prune
+    from bottlenecks.store.housekeeping import plan_pruning, prune
 
     if not fingerprints and image_dir is None:
         raise UsageError(
@@ -158,7 +156,7 @@ def _prune(bottleneck_dir: str, fingerprints: list[str], image_dir: str | None, 
 
 def make_extractor(config: Config, on_download: "OnDownload") -> "InceptionV3":
     """InceptionV3 as ``config`` wants it."""
-    from bottlenecks.inception import InceptionV3
+    from bottlenecks.network.inception import InceptionV3
 
     if config.weights == "random":
         log.warning("--weights random is an UNTRAINED network: for trials, not for real photos")

@@ -1,4 +1,4 @@
-"""What the three commands share: flags made from a dataclass, one-line errors, exit codes.
+"""What the three commands share: flags made from settings, one-line errors, exit codes.
 
 Exit codes: 0 done, 1 ``--verify`` found damage, 2 a usage, data or configuration error, 130 and
 143 interrupted by Ctrl-C and SIGTERM.
@@ -15,53 +15,18 @@ import signal
 import sys
 import typing
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from bottlenecks.errors import RetrainError, UsageError, shown
+from bottlenecks.settings import Settings
 
 DONE, DAMAGED, ERROR, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+FIRST = "what most people need"  # the first group of the help
 
 
 class Terminated(BaseException):
     """SIGTERM arrived; like KeyboardInterrupt, no ``except Exception`` may swallow it."""
-
-
-def flag(default: Any, help: str, **options: Any) -> Any:  # noqa: A002
-    """A dataclass field that is also a command line flag.
-
-    ``options`` are argparse's (``choices``, ``metavar``); ``dataclasses.MISSING`` as the
-    default makes the flag required.
-    """
-    return dataclasses.field(default=default, metadata={"help": help, **options})
-
-
-def checked_path(path: str | os.PathLike[str], flag: str) -> str:
-    """``path`` with the home folder for a leading ``~``.
-
-    The shell does so only where it sees a word of its own, not in ``--flag=~/folder``. Raises
-    `UsageError` for an empty path, one with a null byte, and where there is no home folder, as in
-    many a container.
-    """
-    path = os.fspath(path)
-    if not path or "\0" in path:
-        raise UsageError(f"--{flag} must be a path. Received: {path!r}")
-    expanded = os.path.expanduser(path)
-    if expanded.split(os.sep, 1)[0] == "~":
-        raise UsageError(
-            f"--{flag} {shown(path)} is below the home folder, and there is none: HOME is not set "
-            f"and this user has no entry; name a folder with --{flag}"
-        )
-    return expanded
-
-
-def check_paths(config: Any) -> None:
-    """Apply `checked_path` to the path fields of a frozen dataclass made with `flag`."""
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        names_a_path = field.metadata.get("metavar", "").rpartition("|")[2] in ("DIR", "FILE")
-        if names_a_path and isinstance(value, str):
-            object.__setattr__(config, field.name, checked_path(value, field.name))
 
 
 class Parser(argparse.ArgumentParser):
@@ -74,29 +39,27 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
 
-    def add_flags(self, config: type, optional: Sequence[str] = ()) -> None:
-        """Add a flag for every field of the dataclass ``config``, made with `flag`.
+    def add_flags(self, settings: type[Settings], optional: Sequence[str] = ()) -> None:
+        """Add a flag for every field of ``settings``, grouped by the class that has it.
 
-        Those without a default are required, but for the ``optional`` ones.
+        The few that most people need come first, whatever their class. Those without a default are
+        required, but for the ``optional`` ones.
         """
-        types = typing.get_type_hints(config)
-        for field in dataclasses.fields(config):
-            options = dict(field.metadata)
-            required = field.default is dataclasses.MISSING
-            if types[field.name] is bool:
-                options["action"] = "store_true"
-            else:
-                (options["type"],) = set(
-                    typing.get_args(types[field.name]) or [types[field.name]]
-                ) - {type(None)}
-                options.setdefault("metavar", options["type"].__name__.upper())
-                if not required and field.default not in (None, ""):
-                    options["help"] += " (default: %(default)s)"
-            if required:
-                options["required"] = field.name not in optional
-            else:
-                options["default"] = field.default
-            self.add_argument(f"--{field.name}", **options)
+        types = typing.get_type_hints(settings)
+        groups = {FIRST: self.add_argument_group(FIRST)}
+        owners = [c for c in settings.__mro__ if issubclass(c, Settings)]  # as it names its bases
+        for owner in owners:
+            for field in dataclasses.fields(settings):
+                if field.name not in vars(owner).get("__annotations__", {}):
+                    continue
+                options = dict(field.metadata)
+                title = FIRST if options.pop("first", False) else owner.title
+                if title not in groups:
+                    groups[title] = self.add_argument_group(title)
+                if field.default is dataclasses.MISSING:
+                    options["required"] = field.name not in optional
+                options |= _argparse_options(types[field.name], field.default, options)
+                groups[title].add_argument(f"--{field.name}", **options)
 
     def parse(self, argv: Sequence[str] | None = None) -> dict[str, Any]:
         """The flags' values by name. Raises `UsageError`."""
@@ -116,6 +79,20 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} ({self.prog} --help explains)")
+
+
+def _argparse_options(type_: Any, default: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What argparse is to be told of a flag beside what it was ``given``."""
+    options = {} if default is dataclasses.MISSING else {"default": default}
+    if type_ is bool:
+        return options | {"action": "store_true"}
+    (plain,) = set(typing.get_args(type_) or [type_]) - {type(None)}  # int | None -> int
+    shows_default = default not in (None, "", dataclasses.MISSING)
+    return options | {
+        "type": plain,
+        "metavar": given.get("metavar", plain.__name__.upper()),
+        "help": given["help"] + (" (default: %(default)s)" if shows_default else ""),
+    }
 
 
 def _with_underscores(argument: str) -> str:

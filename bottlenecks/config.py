@@ -1,21 +1,24 @@
-"""The settings of stage one: one frozen dataclass that the flags are made from."""
+"""The settings of stage one."""
 
 import dataclasses
 from dataclasses import dataclass
+from typing import ClassVar
 
-from bottlenecks.command import check_paths, flag
-from bottlenecks.errors import UsageError
-
-PRECISIONS = ("float32", "bfloat16")
-NO_FILES = ("imagenet", "random")  # weights that are no file of the user's
+from bottlenecks.network.names import IMAGENET, PRECISIONS, RANDOM
+from bottlenecks.settings import Output, Settings, flag, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(Settings):
     """What `bottlenecks.build` is to do. Raises `UsageError` for values that cannot be."""
 
+    title: ClassVar[str] = "stage one: photos -> bottlenecks"
+
     image_dir: str = flag(
-        dataclasses.MISSING, "folder of photos, with one sub-folder per label", metavar="DIR"
+        dataclasses.MISSING,
+        "folder of photos, with one sub-folder per label",
+        metavar="DIR",
+        first=True,
     )
     bottleneck_dir: str = flag(
         "bottleneck_cache", "where the bottleneck vectors are kept", metavar="DIR"
@@ -24,16 +27,18 @@ class Config:
         "~/.cache/retrain", "where downloaded and frozen networks are kept", metavar="DIR"
     )
     weights: str = flag(
-        "imagenet",
+        IMAGENET,
         "imagenet (downloaded once), a Keras InceptionV3 weights file, or random (untrained, "
         "for trials)",
         metavar="imagenet|random|FILE",
+        first=True,
     )
     precision: str = flag(
         "float32",
         "bfloat16 is faster where the processor has it, and a little less exact",
         choices=PRECISIONS,
         metavar="|".join(PRECISIONS),
+        first=True,
     )
     batch_size: int | None = flag(
         None, "photos that go through the network at once (default: 16, on a GPU 64)", metavar="N"
@@ -46,18 +51,17 @@ class Config:
     strict: bool = flag(False, "stop at the first image that cannot be read")
 
     def __post_init__(self) -> None:
-        check_paths(self)
+        super().__post_init__()
         for name in ("batch_size", "decode_threads"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, "at least 1", value)
 
     @property
     def inputs(self) -> dict[str, str]:
-        """The files that are read beside the photos, by their flags."""
-        return {} if self.weights in NO_FILES else {"weights": self.weights}
+        own = {} if self.weights in (IMAGENET, RANDOM) else {"weights": self.weights}
+        return super().inputs | own
 
-
-def require(condition: bool, name: str, expected: str, received: object) -> None:
-    """Raise a `UsageError` that names the flag unless ``condition``."""
-    if not condition:
-        raise UsageError(f"--{name} must be {expected}. Received: {received}")
+    @property
+    def outputs(self) -> list[Output]:
+        names = ("bottleneck_dir", "model_dir")
+        return [*super().outputs, *(Output(x, getattr(self, x), folder=True) for x in names)]

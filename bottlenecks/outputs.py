@@ -1,32 +1,16 @@
 """Where a command writes: never over what it reads, another output, or somebody else's file."""
 
 import os
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from bottlenecks.errors import OutputError, UsageError, shown
-from bottlenecks.images import HEADER_BYTES, IMAGE_SUFFIXES, sniff
+from bottlenecks.network.names import NETWORK_FILE
+from bottlenecks.photos.images import HEADER_BYTES, IMAGE_SUFFIXES, sniff
+from bottlenecks.settings import Output
+from bottlenecks.store.layout import is_cache
 
 _MARKER_WITHIN = 4096  # bytes from a file's start that its marker is looked for in
-# As `cache` calls its folders, `inception` the frozen network, and Keras its weights.
-_CACHE_FOLDER = re.compile(r"inception_v3-[0-9a-f]{12}")
-_NETWORK = re.compile(r"inception_v3-[0-9a-f]{12}-[0-9a-f]{64}\.pb|inception_v3_weights_\w+\.h5")
-
-
-@dataclass(frozen=True)
-class Output:
-    """A file or ``folder`` that ``flag`` makes the command write.
-
-    Where the user has not named the file itself, there is a ``marker``: bytes near the start of
-    every such file, without which it is not this program's to replace.
-    """
-
-    flag: str
-    path: str | os.PathLike[str]
-    folder: bool = False
-    marker: bytes = b""
 
 
 def check_ways(outputs: Iterable[Output], inputs: Mapping[str, str]) -> None:
@@ -74,9 +58,9 @@ def _same(one: Path, other: Path) -> bool:
 
 def _lost(path: Path, marker: bytes) -> str:
     """What would be lost by replacing the file at ``path``; empty where nothing would."""
-    if _CACHE_FOLDER.fullmatch(path.parent.name):
+    if is_cache(path.parent.name):
         return "which is in a folder of the cache"
-    if _NETWORK.fullmatch(path.name):
+    if NETWORK_FILE.fullmatch(path.name):
         return "which is named as a network"
     try:
         with open(path, "rb") as file:

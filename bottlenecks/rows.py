@@ -4,9 +4,9 @@ import time
 
 import numpy as np
 
-from bottlenecks.cache import Cache
 from bottlenecks.errors import RetrainError
-from bottlenecks.inception import BOTTLENECK_SIZE, Extractor
+from bottlenecks.network.inception import BOTTLENECK_SIZE, Extractor
+from bottlenecks.store.cache import Cache
 
 COMMIT_SECONDS = 5.0  # at most this much work, and a batch, is lost when a run is killed
 COMMIT_ROWS = 4096  # 32 MiB

@@ -18,8 +18,8 @@ from sklearn.datasets import load_digits
 
 from bottlenecks.config import Config
 from bottlenecks.errors import WeightsUnavailableError
+from bottlenecks.network.weights import find_weights
 from bottlenecks.progress import ProgressBar
-from bottlenecks.weights import find_weights
 
 DATA = Path("demo_data")
 PER_DIGIT = 40

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from bottlenecks import machine
-from bottlenecks.decode import INPUT_SIZE
 from bottlenecks.errors import BadImageError, GraphError, shown
-from bottlenecks.frozen import import_frozen
-from bottlenecks.quiet_tensorflow import import_tensorflow
-from bottlenecks.reading import in_order, pool_of
+from bottlenecks.network.frozen import import_frozen
+from bottlenecks.network.tensorflow import import_tensorflow
+from bottlenecks.photos.decode import INPUT_SIZE
+from bottlenecks.photos.reading import in_order, pool_of
 from label_image.config import Config
 from label_image.graph import find_input, find_output, read_pair
 from label_image.photos import Photo, Pixels, photos_in
-from retrain.graph_spec import MUL_NODE
+from retrain.export.graph_spec import MUL_NODE
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
 def _photos(arguments: Iterable[str]) -> list[str]:
     """The photos that ``arguments`` name, with those in the folders among them."""
-    from bottlenecks.images import find_images
+    from bottlenecks.photos.images import find_images
 
     photos = []
     for argument in arguments:

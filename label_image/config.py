@@ -1,17 +1,16 @@
-"""The settings of label_image: one frozen dataclass that the flags are made from."""
+"""The settings of label_image."""
 
 import math
 from dataclasses import dataclass
 
-from bottlenecks.command import check_paths, flag
-from bottlenecks.config import require
+from bottlenecks.settings import Settings, flag, require
 
 MAX_SIDE = 4096  # pixels
 FORMATS = ("text", "json", "csv")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(Settings):
     """How to label. What is None is read from the graph. Raises `UsageError`."""
 
     graph: str = flag("retrained_graph.pb", "the graph that retrain wrote", metavar="FILE")
@@ -34,7 +33,7 @@ class Config:
     format: str = flag("text", "how to print", choices=FORMATS, metavar="|".join(FORMATS))
 
     def __post_init__(self) -> None:
-        check_paths(self)
+        super().__post_init__()
         for name in ("num_top_predictions", "input_height", "input_width"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, "at least 1", value)

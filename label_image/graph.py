@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from bottlenecks.errors import GraphError, shown
-from bottlenecks.frozen import SCOPE
-from bottlenecks.quiet_tensorflow import import_tensorflow
-from bottlenecks.reading import NotAFileError, open_file
+from bottlenecks.network.frozen import SCOPE
+from bottlenecks.network.tensorflow import import_tensorflow
+from bottlenecks.photos.reading import NotAFileError, open_file
 from label_image.config import MAX_SIDE, Config
 from label_image.safe import MAX_CONSTANT_ELEMENTS, MAX_STRINGS, check_safe
-from retrain import graph_spec
+from retrain.export import graph_spec
 
 MAX_GRAPH_BYTES = 4 * MAX_CONSTANT_ELEMENTS + 2**26  # float32, and the nodes around them
 MAX_LABELS_BYTES = 2**24  # 64 for each label
@@ -93,7 +93,7 @@ def read_pair(
 
 
 def carried_labels(graph_def: Any) -> list[str]:
-    """The labels that `retrain.export` put into the graph; none in a graph of another program."""
+    """The labels that retrain put into the graph; none in a graph of another program."""
     for node in graph_def.node:
         if node.name == graph_spec.LABELS_NODE and node.op == "Const":
             texts = node.attr["value"].tensor.string_val

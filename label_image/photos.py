@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bottlenecks.decode import decode, decode_picture
 from bottlenecks.errors import BadImageError, ImageFolderError, UsageError
-from bottlenecks.images import find_images
-from bottlenecks.reading import file_bytes
+from bottlenecks.photos.decode import decode, decode_picture
+from bottlenecks.photos.images import find_images
+from bottlenecks.photos.reading import file_bytes
 
 ACCEPTED = (
     "a path, a folder, the bytes of an image file, a PIL image, a uint8 array (height, width, 3), "

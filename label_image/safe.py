@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bottlenecks.errors import GraphError, UnsafeGraphError, shown
-from bottlenecks.quiet_tensorflow import import_tensorflow
+from bottlenecks.network.tensorflow import import_tensorflow
 
 MAX_CONSTANT_ELEMENTS = 2**28  # 1 GiB of float32, ten times InceptionV3
 MAX_STRINGS = 2**18  # labels: a head of more, 2048 float32 each, does not fit into a graph

@@ -8,7 +8,7 @@ from bottlenecks.command import DONE, Parser, as_process, run
 from retrain.config import Config
 
 if TYPE_CHECKING:
-    from bottlenecks.inception import NetworkExtractor
+    from bottlenecks.network.inception import NetworkExtractor
 
 DESCRIPTION = """\
 Make an image classifier from a folder of photos, with one sub-folder per label: compute the

@@ -11,15 +11,16 @@ from bottlenecks.builder import BuildReport, Progress
 from bottlenecks.cli import summary
 from bottlenecks.errors import shown
 from bottlenecks.progress import ProgressBar
-from retrain.config import REPORT_FILE, Config
-from retrain.dataset import Dataset
+from retrain.config import Config
+from retrain.data.dataset import Dataset
 from retrain.evaluate import Confusion, Figure, Figures, LabelScore, Score
-from retrain.fitting import Evaluation
-from retrain.graph_spec import FINAL_NODE
-from retrain.health import KINDS, Problem
-from retrain.regularisation import Search
-from retrain.results import TrainingResult
+from retrain.export.graph_spec import FINAL_NODE
+from retrain.report.health import KINDS, Problem
+from retrain.report.results import TrainingResult
+from retrain.report.settings import REPORT_FILE
 from retrain.trainer import Listener
+from retrain.training.fitting import Evaluation
+from retrain.training.regularisation import Search
 
 SHOWN_LABELS = 30
 

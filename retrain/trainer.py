@@ -9,18 +9,18 @@ import numpy as np
 from bottlenecks import atomic
 from bottlenecks.builder import BuildReport, Progress, build
 from bottlenecks.errors import OutputError, RetrainError, if_interrupted
-from bottlenecks.images import scan
-from bottlenecks.inception import InceptionV3, NetworkExtractor
+from bottlenecks.network.inception import InceptionV3, NetworkExtractor
+from bottlenecks.photos.images import scan
 from retrain.config import Config
-from retrain.dataset import Dataset, assemble, check_counts
-from retrain.export import graph_bytes, write
-from retrain.fitting import Evaluation, find_temperature, fit_head
-from retrain.groups import check_groups
-from retrain.health import count_folds, different_images, examine, table
-from retrain.regularisation import Search, search
-from retrain.results import TrainingResult, test_head
-from retrain.split import check_is_no_split
-from retrain.summaries import Summaries
+from retrain.data.dataset import Dataset, assemble, check_counts
+from retrain.data.groups import check_groups
+from retrain.data.split import check_is_no_split
+from retrain.export.frozen_graph import graph_bytes, write
+from retrain.report.health import count_folds, different_images, examine, table
+from retrain.report.results import TrainingResult, test_head
+from retrain.report.summaries import Summaries
+from retrain.training.fitting import Evaluation, find_temperature, fit_head
+from retrain.training.regularisation import Search, search
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +82,9 @@ def train(
         dataset = assemble(
             report, config.validation_percentage, config.testing_percentage, config.group_by
         )
+        folds = 0
         if config.checks_data_health:  # again, without unreadable images and copies
-            count_folds(different_images(dataset), config.data_health_folds)
+            folds = count_folds(different_images(dataset), config.data_health_folds)
         listener.split(dataset)
         result = _train(config, dataset, listener)
         graph = graph_bytes(extractor.frozen, result.head, result.labels, config.final_tensor_name)
@@ -91,7 +92,9 @@ def train(
     with if_interrupted("the graph and the labels are written, what comes after them is not"):
         listener.trained(result)
         if config.checks_data_health:
-            result = dataclasses.replace(result, problems=tuple(examine(config, dataset)))
+            result = dataclasses.replace(
+                result, problems=tuple(examine(dataset, folds, config.seed))
+            )
         _write_report(config, result)
         listener.finished(result)
     return result
@@ -123,7 +126,7 @@ def _train(config: Config, dataset: Dataset, listener: Listener) -> TrainingResu
         if config.calibrate and len(dataset.validation):
             temperature = find_temperature(head, dataset.validation)
             head = head.at_temperature(temperature)
-        test = test_head(config, dataset, head)
+        test = test_head(dataset, head, config.test_batch_size, config.seed)
         if summaries is not None and test is not None:
             summaries.add_confusion(fitted.steps, test.confusion)
     return TrainingResult(
@@ -145,10 +148,10 @@ def _write_report(config: Config, result: TrainingResult) -> None:
         atomic.write_text(config.data_health_path, table(result.problems))
     if config.report_dir is None:
         return
-    from retrain.report import write_report  # matplotlib takes a while to import
+    from retrain.report.page import write_report  # matplotlib takes a while to import
 
     try:
-        write_report(config, result)
+        write_report(config.report_dir, dataclasses.asdict(config), result)
     except (RetrainError, OSError, MemoryError):
         raise
     except Exception as error:  # a font, a setting of matplotlib's, ...

@@ -13,10 +13,10 @@ from PIL import Image
 
 from bottlenecks.builder import BuildReport
 from retrain.config import Config
-from retrain.dataset import Dataset
-from retrain.fitting import Evaluation
-from retrain.results import TrainingResult
+from retrain.data.dataset import Dataset
+from retrain.report.results import TrainingResult
 from retrain.trainer import Listener, train
+from retrain.training.fitting import Evaluation
 from tests.standin import StandIn
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bottlenecks import atomic, builder, lock, rows
-from bottlenecks.cache import Cache
+from bottlenecks import atomic, builder, rows
 from bottlenecks.config import Config
-from bottlenecks.decode import decode
+from bottlenecks.photos.decode import decode
+from bottlenecks.store import lock
+from bottlenecks.store.cache import Cache
 from tests.standin import StandIn
 
 _fork = multiprocessing.get_context("fork")

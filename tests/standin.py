@@ -41,8 +41,8 @@ class StandIn:
 
     @property
     def frozen(self) -> bytes:
-        from bottlenecks.node_names import BOTTLENECK_NODE, INPUT_NODE, NETWORK_SCOPE
-        from bottlenecks.quiet_tensorflow import import_tensorflow
+        from bottlenecks.network.names import BOTTLENECK_NODE, INPUT_NODE, NETWORK_SCOPE
+        from bottlenecks.network.tensorflow import import_tensorflow
 
         tf = import_tensorflow()
         side = GRID * CELL

@@ -9,9 +9,9 @@ import pytest
 
 import retrain
 from bottlenecks.builder import build
-from bottlenecks.inception import Extractor, InceptionV3, NetworkExtractor
+from bottlenecks.network.inception import Extractor, InceptionV3, NetworkExtractor
 from label_image.classifier import Classifier
-from retrain.dataset import Dataset, assemble
+from retrain.data.dataset import Dataset, assemble
 from tests.conftest import make_dataset
 from tests.standin import StandIn
 

@@ -13,23 +13,44 @@ from tests.conftest import ROOT
 PACKAGES = ("bottlenecks", "retrain", "label_image")
 DOORS = ("__init__", "__main__")  # not in the tables: the map itself, and python -m
 PRINTING = {"cli", "console", "progress", "command"}
-KNOWS_TENSORFLOW = {"bottlenecks.quiet_tensorflow", "bottlenecks.inception"}
+KNOWS_TENSORFLOW = {"bottlenecks.network.tensorflow", "bottlenecks.network.inception"}
+MOST_IN_A_ROOM = 12
 
 
-def table(package: str) -> list[str]:
-    """The modules in the table of ``package``'s docstring, in its order."""
-    docstring = importlib.import_module(package).__doc__ or ""
+def table(place: str) -> list[str]:
+    """The names in the table of the docstring of a package or room, in its order."""
+    docstring = importlib.import_module(place).__doc__ or ""
     _, rows, _ = re.split(r"^=+  =+$", docstring, flags=re.MULTILINE)
-    return re.findall(r"^(\w+)  ", rows, re.MULTILINE)
+    return re.findall(r"^(\w+/?)  ", rows, re.MULTILINE)
 
 
-def modules(package: str) -> list[str]:
-    return sorted(path.stem for path in (ROOT / package).glob("*.py"))
+def contents(place: str) -> list[str]:
+    """What lies in the folder of a package or room: its modules, and its rooms with a slash."""
+    folder = ROOT / Path(*place.split("."))
+    names = {path.stem for path in folder.glob("*.py") if path.stem not in DOORS}
+    return sorted(names | {f"{path.parent.name}/" for path in folder.glob("*/*.py")})
 
 
-ORDER = [f"{package}.{name}" for package in PACKAGES for name in table(package)]
-ALL = [f"{package}.{name}" for package in PACKAGES for name in modules(package)]
-INNER = [module for module in ALL if module.split(".")[1] not in DOORS]
+def in_order(place: str) -> Iterator[str]:
+    """The modules of a package or room in the order of its table, those of a room in its place."""
+    for name in table(place):
+        if name.endswith("/"):
+            yield from in_order(f"{place}.{name[:-1]}")
+        else:
+            yield f"{place}.{name}"
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+ALL = sorted(dotted(path) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+ROOMS = [
+    name.removesuffix(".__init__") for name in ALL if re.fullmatch(r"\w+\.\w+\.__init__", name)
+]
+PLACES = [*PACKAGES, *ROOMS]
+ORDER = [module for package in PACKAGES for module in in_order(package)]
+INNER = [module for module in ALL if module.split(".")[-1] not in DOORS]
 
 
 def tree(module: str) -> ast.Module:
@@ -69,11 +90,43 @@ def top(names: set[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_the_table_names_every_module_and_no_other(package: str) -> None:
-    named = table(package)
-    assert sorted(named) == [name for name in modules(package) if name not in DOORS]
-    assert len(set(named)) == len(named)
+@pytest.mark.parametrize("place", PLACES)
+def test_the_table_names_every_module_and_no_other(place: str) -> None:
+    assert sorted(table(place)) == contents(place)
+
+
+def test_the_rooms_are_those_of_the_design() -> None:
+    assert [
+        *(f"bottlenecks.{room}" for room in ("network", "photos", "store")),
+        *(f"retrain.{room}" for room in ("data", "export", "report", "training")),
+    ] == ROOMS
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_holds_no_more_than_a_reader_can_see(room: str) -> None:
+    assert len(table(room)) <= MOST_IN_A_ROOM
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_map_of_a_room_imports_nothing(room: str) -> None:
+    assert not imports(f"{room}.__init__")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_from_what_is_before_it(room: str) -> None:
+    package, name = room.split(".")
+    own = [module for module in ALL if module.startswith(f"{room}.")]
+    found = set().union(*(imports(module) for module in own)) - set(own)
+    names = table(package)
+    for later in names[names.index(f"{name}/") :]:
+        place = f"{package}.{later.removesuffix('/')}"
+        assert not [x for x in found if x == place or x.startswith(f"{place}.")]
+
+
+def test_the_tests_mirror_the_rooms() -> None:
+    for room in ROOMS:
+        folder = ROOT / "tests" / Path(*room.split("."))
+        assert list(folder.glob("test_*.py")), f"{room} has no tests of its own"
 
 
 @pytest.mark.parametrize("module", INNER)
@@ -86,12 +139,13 @@ def test_a_module_imports_only_from_those_before_it(module: str) -> None:
 def test_the_doors_lead_into_their_own_package(package: str) -> None:
     assert imports(f"{package}.__main__") == {f"{package}.cli"}
     own = {name for name in imports(f"{package}.__init__") if name.split(".")[0] in PACKAGES}
-    assert own <= {f"{package}.{name}" for name in table(package)}
+    assert own <= set(in_order(package))
 
 
 def test_label_image_imports_nothing_of_retrain_but_the_graph_s_names() -> None:
     found = set().union(*(imports(module) for module in ALL if module.startswith("label_image.")))
-    assert {name for name in found if name.split(".")[0] == "retrain"} == {"retrain.graph_spec"}
+    of_retrain = {name for name in found if name.split(".")[0] == "retrain"}
+    assert of_retrain == {"retrain.export.graph_spec"}
 
 
 @pytest.mark.parametrize("module", ALL)
@@ -112,13 +166,7 @@ def test_only_what_talks_to_the_user_prints(module: str) -> None:
     prints = any(
         isinstance(node, ast.Name) and node.id == "print" for node in ast.walk(tree(module))
     )
-    assert not prints or module.split(".")[1] in PRINTING
-
-
-@pytest.mark.parametrize("module", ALL)
-def test_no_module_is_longer_than_a_reader_can_hold(module: str) -> None:
-    path = ROOT / Path(*module.split(".")).with_suffix(".py")
-    assert len(path.read_text("utf-8").splitlines()) <= 350
+    assert not prints or module.split(".")[-1] in PRINTING
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -132,8 +180,8 @@ def test_public_names_resolve_and_unknown_ones_do_not(package: str) -> None:
 
 def test_the_checks_see_what_they_look_for() -> None:
     """The other tests would pass if the parsing found nothing."""
-    assert "bottlenecks.errors" in imports("bottlenecks.cache")
-    assert "bottlenecks.lock" in imports("bottlenecks.cache")  # from bottlenecks import lock
-    assert "tensorflow" in imports("bottlenecks.quiet_tensorflow")
+    assert "bottlenecks.errors" in imports("bottlenecks.store.cache")
+    assert "bottlenecks.store.lock" in imports("bottlenecks.store.cache")  # from a room import it
+    assert "tensorflow" in imports("bottlenecks.network.tensorflow")
     assert "sklearn.metrics" in imports("retrain.evaluate")
-    assert "numpy" in imports_at_module_level("retrain.head")
+    assert "numpy" in imports_at_module_level("retrain.training.head")

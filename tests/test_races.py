@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bottlenecks import lock
+from bottlenecks.store import lock
 from tests.conftest import make_dataset
 from tests.crashing import (
     Child,

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bottlenecks import lock, machine
+from bottlenecks import machine
 from bottlenecks.builder import build
 from bottlenecks.config import Config
-from bottlenecks.inception import InceptionV3
+from bottlenecks.network.inception import InceptionV3
+from bottlenecks.store import lock
 from label_image.classifier import Classifier
 from tests.conftest import ROOT, Trained, make_dataset
 from tests.standin import StandIn
@@ -36,7 +37,7 @@ def run_program(source: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 STUCK = """
     import runpy, sys, time
-    import bottlenecks.builder, bottlenecks.decode
+    import bottlenecks.builder, bottlenecks.photos.decode
     seen = []
     def decode(data, *size):
         seen.append(data)
@@ -44,7 +45,7 @@ STUCK = """
             print("stuck", flush=True)
             time.sleep(3600)
         return real(data, *size)
-    real, bottlenecks.decode.decode = bottlenecks.decode.decode, decode
+    real, bottlenecks.photos.decode.decode = bottlenecks.photos.decode.decode, decode
     bottlenecks.builder.decode = decode
     sys.argv = ["x", {command!r}, "--image_dir=Dataset", "--decode_threads=2", "--batch_size=2"]
     runpy.run_module("tests.standin", run_name="__main__", alter_sys=True)
@@ -104,7 +105,7 @@ FORKS = """
     from io import BytesIO
     import numpy as np
     from PIL import Image
-    from bottlenecks import decode, reading
+    from bottlenecks.photos import decode, reading
     decode.LARGE_MEMORY = 64  # so that every photo goes by the thread of the large ones
     reading.LARGE_FILE_BYTES = 64
     file = BytesIO()
@@ -155,7 +156,7 @@ def test_threads_that_import_tensorflow_at_once_all_get_the_whole_of_it(tmp_path
     source = """
         import os, sys, threading
         sys.path.insert(0, os.getcwd())
-        from bottlenecks.quiet_tensorflow import import_tensorflow
+        from bottlenecks.network.tensorflow import import_tensorflow
         got = []
         def use():
             got.append(import_tensorflow().whole)
@@ -177,7 +178,7 @@ def test_a_failed_import_shows_what_was_held_back(tmp_path: Path) -> None:
         import os, sys
         sys.path.insert(0, os.getcwd())
         from bottlenecks.errors import TensorFlowError
-        from bottlenecks.quiet_tensorflow import import_tensorflow
+        from bottlenecks.network.tensorflow import import_tensorflow
         for _ in range(2):
             try:
                 import_tensorflow()

@@ -1,0 +1,13 @@
+"""Weights -> the frozen network, and what runs it.
+
+The modules, in the order in which data flows (each imports only from those before it):
+
+==========  ==============================================================
+names       what the frozen network's tensors and settings are called
+tensorflow  the one place where TensorFlow is imported
+frozen      run a frozen graph in little memory
+bfloat16    the frozen network in half the bits
+weights     imagenet, random or a file -> checked weights
+inception   weights -> frozen InceptionV3: pixels -> rows; its fingerprint
+==========  ==============================================================
+"""

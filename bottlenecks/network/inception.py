@@ -1,0 +1,300 @@
+"""Weights -> frozen InceptionV3: pixels -> (n, 2048) float32; its fingerprint."""
+
+import contextlib
+import functools
+import hashlib
+import json
+import logging
+import os
+import re
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from bottlenecks import atomic
+from bottlenecks.errors import UsageError, WeightsError, shown
+from bottlenecks.forks import PerProcess
+from bottlenecks.machine import cpu_has_bfloat16
+from bottlenecks.network import bfloat16
+from bottlenecks.network.frozen import import_frozen
+from bottlenecks.network.names import BOTTLENECK_NODE, INPUT_NODE, NETWORK_SCOPE, PRECISIONS
+from bottlenecks.network.tensorflow import import_tensorflow
+from bottlenecks.network.weights import OnDownload, Weights, check_weights_argument, find_weights
+from bottlenecks.photos.decode import DECODE_VERSION, INPUT_SIZE
+from bottlenecks.settings import checked_path
+
+ARCHITECTURE = "inception_v3"
+BOTTLENECK_SIZE = 2048
+
+_FREEZE_VERSION = "folded-4"  # part of the frozen file's name: change it with `_freeze`
+
+# One network at a time is built: it takes much memory, and Keras' settings are the process's.
+_building = PerProcess(threading.RLock)
+
+log = logging.getLogger(__name__)
+
+
+class Extractor(Protocol):
+    """What stage one needs of a network; tests pass a stand-in."""
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex digits over all that changes a vector; cheap, or at least without the network."""
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the fingerprint is over, and the weights' name, for ``model.json``."""
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """(n, 299, 299, 3) uint8 -> (n, 2048) float32."""
+
+
+class NetworkExtractor(Extractor, Protocol):
+    """An extractor that is a TensorFlow graph, and so can be exported with a head."""
+
+    @property
+    def frozen(self) -> bytes:
+        """A serialized GraphDef of constants up to `BOTTLENECK_NODE`.
+
+        Its nodes read `INPUT_NODE`, which is *not* in it: what feeds the network is to be added.
+        """
+
+
+class InceptionV3:
+    """Keras' InceptionV3 without its top, frozen, as a `NetworkExtractor`.
+
+    ``weights`` is "imagenet", "random" or a path; ``model_dir`` keeps what is downloaded and
+    the frozen network; ``precision`` is "float32" or "bfloat16". Nothing is downloaded or
+    imported before it is needed; a path that is no weights file raises `WeightsError` at once.
+    """
+
+    def __init__(
+        self,
+        weights: str = "imagenet",
+        model_dir: str | os.PathLike[str] = "~/.cache/retrain",
+        precision: str = "float32",
+        on_download: OnDownload | None = None,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise UsageError(f"precision must be one of {PRECISIONS}. Received: {precision!r}")
+        if precision == "bfloat16" and not cpu_has_bfloat16():
+            log.warning("this processor has no bfloat16; going on with float32 at its speed")
+            precision = "float32"
+        check_weights_argument(weights)
+        self.model_dir = Path(checked_path(model_dir, "model_dir"))
+        self.precision = precision
+        self._weights_argument = weights
+        self._on_download = on_download
+        self._not_kept: bytes | None = None  # the frozen network, where it cannot be on disk
+
+    @functools.cached_property
+    def weights(self) -> Weights:
+        """The weights, downloaded if need be. Raises `WeightsError`."""
+        return find_weights(self._weights_argument, self.model_dir, on_download=self._on_download)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        return {
+            "architecture": ARCHITECTURE,
+            "weights": self.weights.name,
+            **self._what_changes_a_vector(),
+        }
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        canonical = json.dumps(self._what_changes_a_vector(), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def _what_changes_a_vector(self) -> dict[str, Any]:
+        return {
+            "weights_sha256": self.weights.sha256,
+            "decode": DECODE_VERSION,
+            "input_size": list(INPUT_SIZE),
+            "precision": self.precision,
+            **({"bfloat16": bfloat16.VERSION} if self.precision == "bfloat16" else {}),
+        }
+
+    @property
+    def frozen(self) -> bytes:
+        """The network as a serialized GraphDef of constants, see `NetworkExtractor`.
+
+        Kept in ``model_dir`` under the sha256 of its bytes, so that Keras' model is built once
+        for each weights. Raises `WeightsError`.
+        """
+        with _building():
+            return self._found_or_frozen()
+
+    def _found_or_frozen(self) -> bytes:
+        if self._not_kept is not None:
+            return self._not_kept
+        source = hashlib.sha256(f"{_FREEZE_VERSION} {self.weights.sha256}".encode()).hexdigest()
+        stem = f"{ARCHITECTURE}-{source[:12]}"
+        for path in self.model_dir.glob(f"{stem}-*.pb"):
+            if not (re.fullmatch(rf"{stem}-[0-9a-f]{{64}}", path.stem) and path.is_file()):
+                continue  # somebody else's
+            data = path.read_bytes()
+            if path.stem == f"{stem}-{hashlib.sha256(data).hexdigest()}":
+                return data
+            log.warning("the frozen network %s is damaged; building it again", shown(path))
+            path.unlink()
+        data = _freeze(_keras_model(self.weights))
+        path = self.model_dir / f"{stem}-{hashlib.sha256(data).hexdigest()}.pb"
+        try:
+            self.model_dir.mkdir(parents=True, exist_ok=True)
+            atomic.write_bytes(path, data)
+        except OSError as error:
+            log.warning("cannot keep the frozen network in %s: %s", shown(path.parent), error)
+            self._not_kept = data
+        return data
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """Run the network. ``pixels``: (n, 299, 299, 3) uint8. Returns (n, 2048) float32."""
+        try:
+            with _building():
+                run = self._run
+            vectors: np.ndarray = run(pixels)
+        except import_tensorflow().errors.ResourceExhaustedError as error:
+            raise MemoryError("TensorFlow is out of memory") from error
+        return vectors
+
+    @functools.cached_property
+    def _run(self) -> Callable[[np.ndarray], np.ndarray]:
+        tf = import_tensorflow()
+        graph_def = tf.compat.v1.GraphDef.FromString(self.frozen)
+        if self.precision == "bfloat16":
+            graph_def = bfloat16.to_bfloat16(graph_def)
+        with tf.Graph().as_default() as graph:
+            pixels = tf.compat.v1.placeholder(tf.uint8, (None, *INPUT_SIZE, 3))
+            scaled = tf.cast(pixels, tf.float32) / 127.5 - 1.0
+            initialise = import_frozen(graph_def, {f"{INPUT_NODE}:0": scaled})
+            vectors = graph.get_tensor_by_name(f"{BOTTLENECK_NODE}:0")
+        session = tf.compat.v1.Session(graph=graph)
+        initialise(session)
+        run: Callable[[np.ndarray], np.ndarray] = session.make_callable(vectors, [pixels])
+        return run
+
+
+def _keras_model(weights: Weights) -> Any:
+    import_tensorflow()
+    import keras
+
+    with _keras_defaults():
+        model = keras.applications.InceptionV3(
+            include_top=False, pooling="avg", weights=None, input_shape=(*INPUT_SIZE, 3)
+        )
+        _set_weights(model, weights)
+    return model
+
+
+@contextlib.contextmanager
+def _keras_defaults() -> Iterator[None]:
+    """Keras as it comes, within: ``keras.json`` and programs may want other numbers and layouts."""
+    import keras
+
+    config = keras.config
+    own = config.dtype_policy(), config.floatx(), config.image_data_format()
+
+    def use(policy: Any, floatx: str, layout: str) -> None:
+        config.set_floatx(floatx)
+        config.set_dtype_policy(policy)
+        config.set_image_data_format(layout)
+
+    use("float32", "float32", "channels_last")
+    try:
+        yield
+    finally:
+        use(*own)
+
+
+def _set_weights(model: Any, weights: Weights) -> None:
+    if weights.path is None:
+        _set_random_weights(model)
+        return
+    try:
+        with warnings.catch_warnings(action="ignore"):  # the error says enough
+            model.load_weights(weights.path)
+    except Exception as error:  # Keras raises many kinds for a file of another model
+        raise WeightsError(
+            f"the weights file {shown(weights.path)} does not fit InceptionV3 without its top "
+            f"(the ..._notop.h5 kind): {' '.join(str(error).split())[:300]}"
+        ) from error
+    if not all(np.isfinite(w).all() for w in model.get_weights()):
+        raise WeightsError(
+            f"the weights file {shown(weights.path)} holds numbers that are not finite; "
+            "fetch it again"
+        )
+
+
+def _set_random_weights(model: Any) -> None:
+    """He normal (He et al. 2015, eq. 10) kernels; RandomState's stream never changes (NEP 19)."""
+    random = np.random.RandomState(0)
+    for layer in model.layers:
+        shapes = [weight.shape for weight in layer.get_weights()]
+        if shapes and len(shapes[0]) == 4:  # a convolution's kernel (height, width, in, out)
+            deviation = np.sqrt(2.0 / np.prod(shapes[0][:3]))
+            kernel = random.standard_normal(shapes[0]) * deviation
+            layer.set_weights([kernel.astype(np.float32)])
+
+
+def _freeze(model: Any) -> bytes:
+    """A Keras InceptionV3 as a GraphDef without its input, batch normalisation folded in.
+
+    Inference normalises as ``(x - mean) / sqrt(variance + epsilon) + beta`` after each
+    convolution, which is a convolution with other kernels and a bias; this leaves 94
+    convolutions, biases and ReLUs that TensorFlow fuses, and no operation younger than TF 1.0.
+    (Keras' own tracing and TensorFlow's own freezing took 1.9 GB at their peak for this.)
+    """
+    tf = import_tensorflow()
+    import keras
+
+    norms = {id(x.input): x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)}
+    weights = {layer.name: layer.get_weights() for layer in model.layers}
+
+    def scale_of(norm: Any) -> np.ndarray:
+        _, _, variance = weights[norm.name]
+        return np.asarray(1.0 / np.sqrt(variance.astype(np.float64) + norm.epsilon))
+
+    def constant(value: np.ndarray) -> Any:
+        return tf.constant(value.astype(np.float32))
+
+    def apply(layer: Any, x: Any) -> Any:
+        match type(layer).__name__:
+            case "Conv2D":
+                kernel = weights[layer.name][0] * scale_of(norms[id(layer.output)])
+                return tf.nn.conv2d(x, constant(kernel), layer.strides, layer.padding.upper())
+            case "BatchNormalization":
+                beta, mean, _ = weights[layer.name]
+                return tf.nn.bias_add(x, constant(beta - mean * scale_of(layer)))
+            case "Activation":
+                return tf.nn.relu(x)
+            case "MaxPooling2D":
+                return tf.nn.max_pool2d(x, layer.pool_size, layer.strides, layer.padding.upper())
+            case "AveragePooling2D":
+                return tf.nn.avg_pool2d(x, layer.pool_size, layer.strides, layer.padding.upper())
+            case "Concatenate":
+                return tf.concat(x, axis=-1)
+            case "GlobalAveragePooling2D":
+                return tf.reduce_mean(x, axis=(1, 2))
+        raise WeightsError(
+            f"this version of Keras ({keras.__version__}) has a {type(layer).__name__} in its "
+            "InceptionV3, which this program does not know; use an older Keras"
+        )
+
+    with tf.Graph().as_default() as graph:
+        pixels = tf.compat.v1.placeholder(tf.float32, (None, *INPUT_SIZE, 3), name=INPUT_NODE)
+        tensors = {id(model.input): pixels}
+        with tf.name_scope(NETWORK_SCOPE):
+            for layer in model.layers[1:]:  # in the order of data flow, after the input
+                several = isinstance(layer.input, list)
+                inputs = [tensors[id(t)] for t in (layer.input if several else [layer.input])]
+                tensors[id(layer.output)] = apply(layer, inputs if several else inputs[0])
+        tf.identity(tensors[id(model.output)], name=BOTTLENECK_NODE)
+    graph_def = graph.as_graph_def()
+    (placeholder,) = [node for node in graph_def.node if node.name == INPUT_NODE]
+    graph_def.node.remove(placeholder)
+    serialized: bytes = graph_def.SerializeToString(deterministic=True)
+    return serialized

@@ -1,0 +1,14 @@
+"""Rows on disk: immutable shards, one folder for each fingerprint.
+
+The modules, in the order in which data flows (each imports only from those before it):
+
+============  ==========================================================
+layout        what the files of a cache folder are called
+shard         rows <-> the bytes of one HDF5 file
+lock          one writer at a time
+cache         the shards of one fingerprint on disk
+vectors       any rows of a cache, in memory or on disk
+stat_index    which files need not be read again
+housekeeping  list, verify and prune a cache folder
+============  ==========================================================
+"""

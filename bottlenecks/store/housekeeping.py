@@ -1,0 +1,178 @@
+"""Look after a cache folder: what is in it, is it whole, remove what is no longer wanted."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bottlenecks.errors import BadImageError, CacheError, DamagedShardError, shown
+from bottlenecks.photos.images import scan
+from bottlenecks.photos.reading import file_bytes
+from bottlenecks.store import shard
+from bottlenecks.store.cache import Cache
+from bottlenecks.store.layout import (
+    FOLDER_PREFIX,
+    MODEL_FILE,
+    is_cache,
+    is_shard,
+    is_vectors,
+    read_json,
+    read_shard,
+)
+from bottlenecks.store.stat_index import StatIndex
+
+
+@dataclass(frozen=True)
+class CacheInfo:
+    """One fingerprint in a cache folder. ``size`` is in bytes, of all its files."""
+
+    cache: Cache
+    weights: str
+    precision: str
+    rows: int
+    size: int
+    damaged: tuple[str, ...]  # what is wrong with which file
+    set_aside: int  # *.h5.damaged files of earlier runs
+
+
+def find_caches(bottleneck_dir: str | os.PathLike[str]) -> list[Cache]:
+    """The caches below ``bottleneck_dir``, by name. Raises `CacheError` where there is none."""
+    folder = Path(bottleneck_dir)
+    names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    caches = [
+        Cache(folder, _fingerprint(folder / name))
+        for name in names
+        if is_cache(name) and (folder / name).is_dir()
+    ]
+    if not caches:
+        raise CacheError(
+            f"there is no bottleneck cache in {shown(folder)}; name the folder with "
+            "--bottleneck_dir"
+        )
+    return caches
+
+
+def inspect(bottleneck_dir: str | os.PathLike[str], *, every_row: bool = False) -> list[CacheInfo]:
+    """What is in a cache folder; with ``every_row`` all data is read and checked too."""
+    infos = []
+    for cache in find_caches(bottleneck_dir):
+        description = read_json(cache.folder / MODEL_FILE)
+        problems = cache.check(every_row=every_row)
+        if not str(description.get("fingerprint")).startswith(cache.fingerprint):
+            problems[MODEL_FILE] = "is missing or damaged; the next run writes it again"
+        files = [e for e in os.scandir(cache.folder) if e.is_file(follow_symlinks=False)]
+        infos.append(
+            CacheInfo(
+                cache=cache,
+                weights=str(description.get("weights", "unknown")),
+                precision=str(description.get("precision", "unknown")),
+                rows=len(cache),
+                size=sum(entry.stat(follow_symlinks=False).st_size for entry in files),
+                damaged=tuple(f"{shown(cache.folder / n)} {why}" for n, why in problems.items()),
+                set_aside=sum(is_vectors(e.name) and not is_shard(e.name) for e in files),
+            )
+        )
+    return infos
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What `plan_pruning` would remove: whole caches, and rows of the others."""
+
+    caches: tuple[Cache, ...]
+    rows: tuple[tuple[Cache, frozenset[bytes]], ...]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.caches and not self.rows
+
+
+def plan_pruning(
+    bottleneck_dir: str | os.PathLike[str],
+    fingerprints: Iterable[str],
+    image_dir: str | os.PathLike[str] | None,
+) -> Pruning:
+    """Decide what to remove, and remove nothing yet.
+
+    ``fingerprints`` (6 hex digits of each or more) name caches to remove whole. With
+    ``image_dir``, a row of the others goes if no file in that folder has its content.
+
+    Raises `CacheError` for an unknown fingerprint, and for an image that cannot be read, as its
+    row could not be told from those to remove.
+    """
+    caches = find_caches(bottleneck_dir)
+    doomed = [_by_fingerprint(caches, fingerprint) for fingerprint in fingerprints]
+    rows = []
+    if image_dir is not None:
+        kept = [cache for cache in caches if cache not in doomed]
+        wanted = _keys_in(image_dir, kept)
+        for cache in kept:
+            cache.check()
+            if gone := frozenset(cache) - wanted:
+                rows.append((cache, gone))
+    return Pruning(tuple(doomed), tuple(rows))
+
+
+def prune(pruning: Pruning) -> None:
+    """Carry it out; waits for runs that write to these caches. Raises ``OSError``."""
+    for cache in pruning.caches:
+        cache.remove()
+    for cache, keys in pruning.rows:
+        with cache.writing(None):
+            cache.discard(keys)
+
+
+def _fingerprint(folder: Path) -> str:
+    """The whole fingerprint of a cache folder, from a sound shard, else the 12 digits of its name.
+
+    Not from ``model.json``, which nothing protects.
+    """
+    digits = folder.name.removeprefix(FOLDER_PREFIX)
+    for path in Cache(folder.parent, digits).shard_paths():
+        try:
+            return shard.fingerprint_of(path.name, read_shard(path), digits)
+        except DamagedShardError:
+            continue
+    return digits
+
+
+def _by_fingerprint(caches: list[Cache], fingerprint: str) -> Cache:
+    digits = fingerprint.lower().removeprefix(FOLDER_PREFIX)
+    found = [c for c in caches if c.fingerprint.startswith(digits[:64]) and len(digits) >= 6]
+    if len(found) != 1:
+        there = ", ".join(cache.fingerprint[:12] for cache in caches)
+        problem = "more than one cache has" if found else "no cache has"
+        raise CacheError(
+            f"{problem} the fingerprint {shown(fingerprint)}; give 6 hex digits or more of one of "
+            f"{there}"
+        )
+    return found[0]
+
+
+def _keys_in(image_dir: str | os.PathLike[str], caches: list[Cache]) -> set[bytes]:
+    """The keys of all images below ``image_dir``; opens those that no stat index knows."""
+    folder = scan(image_dir)
+    indexes = [StatIndex.of(cache) for cache in caches]
+    keys = set()
+    for image in folder.images:
+        known = (index.get(folder.absolute(image), image.file.signature) for index in indexes)
+        key = next((key for key in known if key is not None), None)
+        if key is None:
+            if image.file.is_folder:
+                raise CacheError(
+                    f"{shown(image.path)} {image.file.problem}, so the rows of its images cannot "
+                    "be told from those to remove; make it readable or remove it, then prune again"
+                )
+            if image.file.problem:
+                continue
+            try:
+                with file_bytes(image.path) as (data, _):
+                    key = hashlib.sha256(data).digest()
+            except BadImageError as error:
+                raise CacheError(
+                    f"the image {shown(image.path)} cannot be read ({error}), so its row cannot be "
+                    "told from those to remove; make it readable or remove it, then prune again"
+                ) from error
+        keys.add(key)
+    return keys

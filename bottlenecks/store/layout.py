@@ -1,0 +1,91 @@
+"""What the files of a cache folder are called, and how they are read: never through a link.
+
+``inception_v3-<12 hex of the fingerprint>/`` holds shards (``<64 hex>.h5``), those set aside
+(``<64 hex>.h5.damaged``), and the bookkeeping. What is called otherwise is somebody else's.
+"""
+
+import errno
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from bottlenecks.errors import CacheError, DamagedShardError, shown
+from bottlenecks.photos.reading import open_file
+
+FOLDER_PREFIX = "inception_v3-"
+DAMAGED_SUFFIX = ".damaged"
+MODEL_FILE, INDEX_FILE, BAD_IMAGES_FILE = "model.json", "stat_index.json", "bad_images.csv"
+MAX_JSON_BYTES = 2**20
+MAX_SHARD_BYTES = 256 * 2**20  # larger files are not of this program
+_FOLDER = re.compile(r"inception_v3-[0-9a-f]{12}")
+_SHARD = re.compile(r"[0-9a-f]{64}\.h5")
+_SET_ASIDE = re.compile(r"[0-9a-f]{64}\.h5\.damaged")
+
+
+def is_cache(name: str) -> bool:
+    """Whether the folders of caches are called so."""
+    return bool(_FOLDER.fullmatch(name))
+
+
+def is_shard(name: str) -> bool:
+    return bool(_SHARD.fullmatch(name))
+
+
+def is_vectors(name: str) -> bool:
+    """Whether shards are called so, sound ones or those set aside."""
+    return is_shard(name) or bool(_SET_ASIDE.fullmatch(name))
+
+
+def is_ours(name: str) -> bool:
+    """Whether anything in a cache folder is called so, but for the lock and partial files."""
+    return is_vectors(name) or name in (MODEL_FILE, INDEX_FILE, BAD_IMAGES_FILE)
+
+
+def open_own(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file that this program has written, unbuffered, for reading.
+
+    Raises ``OSError`` for a link, a pipe, a folder or a device in its place.
+    """
+    return open_file(path, follow=False)
+
+
+def read_own(path: str | os.PathLike[str], most: int) -> bytes:
+    """The bytes of such a file; raises ``OSError`` also where it has more than ``most``."""
+    with open_own(path) as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), os.fspath(path))
+        return file.read()
+
+
+def refuse_link(folder: Path) -> None:
+    """Raise `CacheError` where a cache folder is a link, so that nothing behind it is touched."""
+    if folder.is_symlink():
+        raise CacheError(
+            f"the cache folder {shown(folder)} is a link, which is not followed; remove it, or "
+            "name the folder that holds the real one with --bottleneck_dir"
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; an empty one where there is none or it is something else."""
+    try:
+        content = json.loads(read_own(path, MAX_JSON_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def read_shard(path: Path) -> bytes:
+    """The bytes of a shard; raises `DamagedShardError` for a file too large to be one."""
+    with open_own(path) as file:
+        return read_whole(file)
+
+
+def read_whole(file: BinaryIO) -> bytes:
+    """The bytes of a shard that is open; raises as `read_shard` does."""
+    size = os.fstat(file.fileno()).st_size
+    if size > MAX_SHARD_BYTES:
+        raise DamagedShardError(f"it has {size / 1e6:.0f} MB, more than this program writes")
+    return file.read()

@@ -1,0 +1,137 @@
+"""The vectors of some keys of a cache, in memory or on disk: what training reads.
+
+A data set of a million images has 8 GB of vectors. Those stay where they are: rows lie in the
+shards as plain float32, so once a shard has been checked, one row can be read by itself.
+"""
+
+import os
+import threading
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, suppress
+from typing import BinaryIO, Protocol
+
+import numpy as np
+
+from bottlenecks.errors import CacheError
+from bottlenecks.photos.reading import in_order, pool_of
+from bottlenecks.store import shard
+from bottlenecks.store.cache import Cache
+
+BLOCK_ROWS = 4096  # 32 MiB
+_READERS = 2  # threads that read batches ahead
+_AHEAD = 16  # batches
+_seeking = threading.Lock()
+
+
+Stream = Generator[tuple[np.ndarray, np.ndarray], None, None]
+
+
+class Vectors(Protocol):
+    """n vectors (n, 2048) float32, of which any may be had in any order."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """The vectors at ``rows`` (k,) int64, (k, 2048) float32."""
+
+    def select(self, rows: np.ndarray) -> "Vectors":
+        """Those at ``rows`` (k,) int64 alone; they are not read yet."""
+
+    def stream(self, batches: Iterable[np.ndarray]) -> Stream:
+        """Each of ``batches`` of rows with what `take` gives for it."""
+
+
+def blocks(vectors: Vectors) -> Iterator[np.ndarray]:
+    """All ``vectors`` in their order, (at most `BLOCK_ROWS`, 2048) float32 at a time."""
+    rows = np.arange(len(vectors))
+    starts = range(0, len(rows), BLOCK_ROWS)
+    return (x for _, x in vectors.stream(rows[start : start + BLOCK_ROWS] for start in starts))
+
+
+class InMemory:
+    """`Vectors` of an array ``x`` (n, 2048) float32, or of some of its ``rows``."""
+
+    def __init__(self, x: np.ndarray, rows: np.ndarray | None = None) -> None:
+        self._x = x
+        self._rows = np.arange(len(x)) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        vectors: np.ndarray = self._x[self._rows[rows]]
+        return vectors
+
+    def select(self, rows: np.ndarray) -> Vectors:
+        return InMemory(self._x, self._rows[rows])
+
+    def stream(self, batches: Iterable[np.ndarray]) -> Stream:
+        for batch in batches:
+            yield batch, self.take(batch)
+
+
+class OnDisk:
+    """`Vectors` of ``keys`` in a cache that is loaded, read from its shards when they are wanted.
+
+    Each shard is checked once, here, and held open, so that no other run can take it away.
+    Raises what `Cache.read` raises.
+    """
+
+    def __init__(self, cache: Cache, keys: Iterable[bytes]) -> None:
+        _allow_many_files()
+        files, self._file_of, self._offset = cache.open_rows(keys)
+        self._files = _Files(files)
+
+    def __len__(self) -> int:
+        return len(self._offset)
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        result = np.empty((len(rows), shard.VECTOR_SIZE), np.float32)
+        file_of, offset = self._file_of[rows], self._offset[rows]
+        for i in np.lexsort((offset, file_of)):  # in the order in which they lie on the disk
+            _read_into(self._files[file_of[i]], int(offset[i]), result[i])
+        if not np.isfinite(result).all():
+            raise CacheError("the cache holds numbers that are not finite; remove it")
+        return result
+
+    def select(self, rows: np.ndarray) -> Vectors:
+        selected = object.__new__(OnDisk)
+        selected._files = self._files
+        selected._file_of, selected._offset = self._file_of[rows], self._offset[rows]
+        return selected
+
+    def stream(self, batches: Iterable[np.ndarray]) -> Stream:
+        with (
+            pool_of(_READERS, "vectors") as pool,
+            closing(in_order(pool, self.take, batches, _AHEAD)) as results,
+        ):
+            yield from results
+
+
+class _Files(list[BinaryIO]):
+    """Open files that are closed when nobody has them any more."""
+
+    def __del__(self) -> None:
+        for file in self:
+            file.close()
+
+
+def _read_into(file: BinaryIO, offset: int, row: np.ndarray) -> None:
+    """Fill ``row`` from ``offset``; raises `CacheError` where the file has become shorter."""
+    if hasattr(os, "preadv"):
+        count = os.preadv(file.fileno(), [row.data], offset)
+    else:  # Windows
+        with _seeking:
+            file.seek(offset)
+            count = file.readinto(row)  # type: ignore[attr-defined]
+    if count != row.nbytes:
+        raise CacheError("a file of the cache was cut off while it was in use; run it again")
+
+
+def _allow_many_files() -> None:
+    """Raise this process's limit of open files as far as it may: a shard is 64 MiB or more."""
+    with suppress(ImportError, OSError, ValueError):  # Windows has none
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

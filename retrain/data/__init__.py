@@ -1,0 +1,12 @@
+"""Cached rows -> the images of each set.
+
+The modules, in the order in which data flows (each imports only from those before it):
+
+========  =====================================================
+settings  which photos train, validate and test: the flags
+groups    which photos belong together
+split     groups -> training, validation or testing
+dataset   cache + split -> X, y of each set
+folds     images -> parts for a cross-validation
+========  =====================================================
+"""

@@ -1,0 +1,208 @@
+"""cache + split -> vectors (n, 2048) float32 and y (n,) int64 of each set."""
+
+import functools
+import logging
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bottlenecks.builder import BuildReport, CachedImage
+from bottlenecks.errors import ImageFolderError
+from bottlenecks.store.vectors import InMemory, OnDisk, Vectors
+from retrain.data.groups import grouping
+from retrain.data.split import MIN_IMAGES, Member, split
+
+FEW_IMAGES = 20  # below this retrain.py warned
+LEFT_OUT = "left out"
+MAX_IN_MEMORY = 2**17  # vectors, 1 GiB; more stay on disk, where training takes longer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The images of one set with their vectors and labels y (n,) int64."""
+
+    images: Sequence[CachedImage]
+    vectors: Vectors
+    y: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def x(self) -> np.ndarray:
+        """All vectors (n, 2048) float32, in memory."""
+        return self.vectors.take(np.arange(len(self)))
+
+    def select(self, rows: np.ndarray) -> "Subset":
+        """The images at ``rows`` (k,) int64."""
+        images = [self.images[i] for i in rows]
+        return Subset(images, self.vectors.select(rows), self.y[rows])
+
+    def sample(self, size: int, random: np.random.Generator) -> "Subset":
+        """``size`` images drawn without replacement; all of them for -1 or too large a size."""
+        if size == -1 or size >= len(self):
+            return self
+        return self.select(np.sort(random.choice(len(self), size, replace=False)))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Sorted ``labels`` (y counts in them), all readable images, and the three sets of them.
+
+    ``set_of`` has the name of the set of each image of ``everything``, or `LEFT_OUT` for an image
+    whose very content is in another set that counts for more; ``groups`` the name of its group,
+    None where each is on its own.
+    """
+
+    labels: tuple[str, ...]
+    everything: Subset
+    set_of: np.ndarray
+    groups: Sequence[str] | None = None
+
+    @functools.cached_property
+    def units(self) -> np.ndarray:
+        """(n,) int64: images with the same number are of one group or content, however linked.
+
+        A model that has seen one of them has seen all. The order of the numbers is that of
+        the contents' hashes, so it hangs on no name.
+        """
+        keys = [image.key for image in self.everything.images]
+        content = _numbered(keys, sorted(set(keys)))
+        if self.groups is None:
+            return content
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        group = _numbered(self.groups, set(self.groups)) + len(keys)
+        links = coo_array((np.ones(len(keys)), (content, group)), (2 * len(keys),) * 2)
+        _, component = connected_components(links, directed=False)
+        _, unit = np.unique(component[content], return_inverse=True)
+        lowest = np.full(int(unit.max(initial=-1)) + 1, len(keys))
+        np.minimum.at(lowest, unit, content)
+        units: np.ndarray = np.argsort(np.argsort(lowest))[unit]
+        return units
+
+    @functools.cached_property
+    def training(self) -> Subset:
+        return self._subset("training")
+
+    @functools.cached_property
+    def validation(self) -> Subset:
+        return self._subset("validation")
+
+    @functools.cached_property
+    def testing(self) -> Subset:
+        return self._subset("testing")
+
+    @property
+    def left_out(self) -> int:
+        """How many images are left out."""
+        return int((self.set_of == LEFT_OUT).sum())
+
+    def _subset(self, name: str) -> Subset:
+        return self.everything.select(np.flatnonzero(self.set_of == name))
+
+
+def _numbered(names: Sequence[Hashable], different: Iterable[Hashable]) -> np.ndarray:
+    """(n,) int64: the place of each of ``names`` among the ``different`` ones."""
+    number = {name: i for i, name in enumerate(different)}
+    return np.array([number[name] for name in names], np.int64)
+
+
+def check_counts(counts: Mapping[str, int]) -> None:
+    """Raise `ImageFolderError` unless there are two labels, of `MIN_IMAGES` images or more.
+
+    ``counts``: images per label. Warns of labels with few.
+    """
+    if len(counts) < 2:
+        raise ImageFolderError(
+            f"found one label only, {next(iter(counts))!r}; a classifier needs at least two: "
+            "put photos of something else into a second sub-folder"
+        )
+    for label, count in counts.items():
+        if count < MIN_IMAGES:
+            raise ImageFolderError(
+                f"the label {label!r} has {count} readable image{'s' * (count != 1)}; at least "
+                f"{MIN_IMAGES} are needed (to train, validate and test), and {FEW_IMAGES} or more "
+                "are better: add some, or remove the folder"
+            )
+
+
+def assemble(
+    report: BuildReport,
+    validation_percentage: int,
+    testing_percentage: int,
+    group_by: str | None = None,
+) -> Dataset:
+    """Split the readable images of ``report`` and read their vectors.
+
+    ``group_by`` is that of `retrain.data.groups.grouping`. An image that is in two sets stays in
+    one: before all in testing, then in validation, so that neither the training nor the choices
+    made by the validation set know a test image.
+
+    Raises `ImageFolderError` for too few images or labels, and for a label without an image to
+    train on; `UsageError` for a ``group_by`` that cannot be used.
+    """
+    check_counts(report.counts)
+    for label, count in report.counts.items():
+        if count < FEW_IMAGES:
+            log.warning(
+                "the label %r has only %d images; with fewer than %d expect poor results",
+                label,
+                count,
+                FEW_IMAGES,
+            )
+    group_of = grouping(group_by)
+    members = [Member(i.label, i.relpath, group_of(i.relpath)) for i in report.images]
+    sets = split(members, validation_percentage, testing_percentage)
+    counts_most: dict[bytes, str] = {}  # the set that the images of a content count in
+    for name in ("training", "validation", "testing"):
+        counts_most |= {i.key: name for i in report.images if sets[i.relpath] == name}
+
+    def set_of(image: CachedImage) -> str:
+        name = sets[image.relpath]
+        return name if name == counts_most[image.key] else LEFT_OUT
+
+    number = {label: i for i, label in enumerate(report.counts)}
+    keys = [image.key for image in report.images]
+    everything = Subset(
+        report.images,
+        OnDisk(report.cache, keys)
+        if len(keys) > MAX_IN_MEMORY
+        else InMemory(report.cache.read(keys)),
+        np.array([number[image.label] for image in report.images], np.int64),
+    )
+    dataset = Dataset(
+        tuple(number),
+        everything,
+        np.array([set_of(i) for i in report.images]),
+        [member.group for member in members],
+    )
+    _check_sets(dataset, validation_percentage, testing_percentage)
+    return dataset
+
+
+def _check_sets(dataset: Dataset, validation_percentage: int, testing_percentage: int) -> None:
+    """Raise `ImageFolderError` for a label that is not trained on; warn of one that is not tested.
+
+    Both can come of copies, and of labels that are one group or two.
+    """
+    for name, share in (("training", 100), ("testing", testing_percentage)):
+        counts = np.bincount(getattr(dataset, name).y, minlength=len(dataset.labels))
+        if not share or counts.all():
+            continue
+        missing = [dataset.labels[i] for i in np.flatnonzero(counts == 0)]
+        if name == "training":
+            raise ImageFolderError(
+                f"no image of the label {missing[0]!r} is left to train on: all that are not held "
+                "out are copies of validation or test images; add different ones"
+            )
+        log.warning(
+            "no image of %s is tested on: it has too few groups, or copies alone",
+            ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else ""),
+        )
+    if validation_percentage and not len(dataset.validation):
+        log.warning("there is no validation set: all its images are copies of test images")

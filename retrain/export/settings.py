@@ -1,0 +1,44 @@
+"""The settings of what is exported."""
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bottlenecks.errors import UsageError, shown
+from bottlenecks.settings import Output, Settings, flag, require
+from retrain.export import graph_spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings(Settings):
+    """Where the classifier is written."""
+
+    title: ClassVar[str] = "the classifier"
+
+    output_graph: str = flag(
+        "retrained_graph.pb", "where to write the graph", metavar="FILE", first=True
+    )
+    output_labels: str = flag(
+        "retrained_labels.txt", "where to write the labels", metavar="FILE", first=True
+    )
+    final_tensor_name: str = flag(
+        graph_spec.FINAL_NODE, "name of the output in the graph", metavar="NAME"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name = self.final_tensor_name
+        # tensorflow/core/framework/node_def_util.cc: what names a node may have
+        well_formed = re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_./>-]*", name)
+        require(bool(well_formed), "final_tensor_name", "a TensorFlow node name", shown(name))
+        # TensorFlow takes names that differ in case alone for the same.
+        if name.endswith("/") or name.split("/")[0].lower() in graph_spec.TAKEN_SCOPES:
+            raise UsageError(
+                f"--final_tensor_name {name} ends in / or names another part of the graph; "
+                "choose another"
+            )
+
+    @property
+    def outputs(self) -> list[Output]:
+        names = ("output_graph", "output_labels")
+        return [*super().outputs, *(Output(name, getattr(self, name)) for name in names)]

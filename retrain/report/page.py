@@ -1,0 +1,144 @@
+"""Results -> a folder with report.html, its plots as PNG, and metrics.json."""
+
+import base64
+import dataclasses
+import importlib.resources
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+from PIL import Image
+
+from bottlenecks import atomic
+from bottlenecks.errors import BadImageError, shown, utf8
+from bottlenecks.photos.decode import thumbnail
+from bottlenecks.photos.reading import file_bytes
+from retrain.report import plots
+from retrain.report.health import KINDS, Problem
+from retrain.report.results import TrainingResult
+from retrain.report.settings import DATA_HEALTH_FILE, METRICS_FILE, PLOTS, REPORT_FILE
+
+_TEMPLATE = "report.html.jinja"
+_THUMBNAIL_SIDE = 180  # pixels
+_MOST_MISCLASSIFIED, _MOST_PROBLEMS = 60, 12
+
+
+def write_report(
+    folder: str | os.PathLike[str], settings: Mapping[str, Any], result: TrainingResult
+) -> None:
+    """Write the report into ``folder``. Raises ``OSError``.
+
+    ``settings`` are all flags of the run by their names.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    fitted = result.fitted
+    pictures = {
+        name: plots.curve(fitted.evaluations, fitted.step, name)
+        for name in ("accuracy", "cross_entropy")
+    }
+    if result.test is not None:
+        pictures["confusion"] = plots.confusion(result.test.confusion, result.labels)
+        pictures["calibration"] = plots.calibration(result.test.reliability)
+    for name, png in pictures.items():
+        atomic.write_bytes(folder / f"{name}.png", png)
+    for name in set(PLOTS) - set(pictures):  # of an earlier run
+        (folder / f"{name}.png").unlink(missing_ok=True)
+    metrics_ = metrics(settings, result)
+    atomic.write_text(
+        folder / METRICS_FILE, json.dumps(metrics_, indent=2, ensure_ascii=False) + "\n"
+    )
+    atomic.write_text(folder / REPORT_FILE, html(settings, result, pictures))
+
+
+def metrics(settings: Mapping[str, Any], result: TrainingResult) -> dict[str, Any]:
+    """Every figure of a run, for ``json.dumps``."""
+    fitted, test = result.fitted, result.test
+    return {
+        "settings": {name: _writable(x) for name, x in settings.items()},
+        "labels": list(result.labels),
+        "images": result.images,
+        "kept_step": fitted.step,
+        "steps": fitted.steps,
+        "l2": fitted.l2,
+        "tuning": [dataclasses.asdict(trial) for trial in result.search.trials]
+        if result.search
+        else [],
+        "temperature": result.temperature,
+        "evaluations": [dataclasses.asdict(evaluation) for evaluation in fitted.evaluations],
+        "test": None
+        if test is None
+        else {
+            **dataclasses.asdict(test.figures),
+            "labels": [dataclasses.asdict(score) for score in test.labels],
+            "confusion_matrix": test.confusion.tolist(),
+            "most_confused": [dataclasses.asdict(confusion) for confusion in test.most_confused],
+            "reliability": [
+                dict(zip(("confidence", "accuracy", "n"), point, strict=True))
+                for point in test.reliability
+            ],
+            "misclassified": [
+                {
+                    "path": shown(m.image.path),
+                    "label": m.image.label,
+                    "guesses": [{"label": label, "score": s} for label, s in m.guesses],
+                }
+                for m in test.misclassified
+            ],
+        },
+        "data_health": None
+        if result.problems is None
+        else {kind: sum(p.kind == kind for p in result.problems) for kind in KINDS},
+    }
+
+
+def html(settings: Mapping[str, Any], result: TrainingResult, pictures: Mapping[str, bytes]) -> str:
+    """One page that needs nothing else: pictures, style and script are in it."""
+    source = importlib.resources.files(__package__).joinpath(_TEMPLATE).read_text("utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "percent": "{:.1%}".format,
+        "picture": _picture,
+        "shown": shown,
+        "in_folder": lambda path: os.path.relpath(path, settings["image_dir"]),
+    }
+    problems = result.problems or ()
+    return environment.from_string(source).render(
+        settings=settings,
+        result=result,
+        test=result.test,
+        pictures={name: _data_url(png, "png") for name, png in pictures.items()},
+        most_misclassified=_MOST_MISCLASSIFIED,
+        most_problems=_MOST_PROBLEMS,
+        kinds={kind: (text, _of_kind(problems, kind)) for kind, text in KINDS.items()},
+        data_health_file=DATA_HEALTH_FILE,
+    )
+
+
+def _of_kind(problems: Sequence[Problem], kind: str) -> list[Problem]:
+    return [problem for problem in problems if problem.kind == kind]
+
+
+def _writable(value: Any) -> Any:
+    """A setting; a path with what is not UTF-8 in it escaped."""
+    return utf8(value) if isinstance(value, str) else value
+
+
+def _picture(path: str) -> str:
+    """A data URL of the thumbnail of a photo; empty where it cannot be read any more."""
+    try:
+        with file_bytes(path) as (data, _):
+            pixels = thumbnail(data, _THUMBNAIL_SIDE)
+    except BadImageError:
+        return ""
+    jpeg = io.BytesIO()
+    Image.fromarray(pixels).save(jpeg, "JPEG", quality=80)
+    return _data_url(jpeg.getvalue(), "jpeg")
+
+
+def _data_url(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,114 @@
+"""Trained layer -> what the test images say of it; and all that a run has found."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bottlenecks.builder import CachedImage
+from retrain.data.dataset import Dataset
+from retrain.evaluate import (
+    Confusion,
+    Figures,
+    LabelScore,
+    Score,
+    confusion_matrix,
+    figures,
+    most_confused,
+    reliability,
+    score,
+    score_labels,
+)
+from retrain.report.health import Problem
+from retrain.training.fitting import Fitted
+from retrain.training.head import Head
+from retrain.training.regularisation import Search
+
+_GUESSES = 3
+
+
+@dataclass(frozen=True)
+class Misclassified:
+    """A test image that got another label; ``guesses`` are the likeliest with their scores."""
+
+    image: CachedImage
+    guesses: tuple[tuple[str, float], ...]
+
+    @property
+    def predicted(self) -> str:
+        return self.guesses[0][0]
+
+
+@dataclass(frozen=True)
+class Test:
+    """What the test images say. ``confusion`` (C, C) int64 has a row for each true label."""
+
+    __test__ = False  # it is not pytest's
+
+    score: Score
+    figures: Figures
+    labels: tuple[LabelScore, ...]
+    confusion: np.ndarray
+    most_confused: tuple[Confusion, ...]
+    misclassified: tuple[Misclassified, ...]  # the most confident first
+    reliability: tuple[tuple[float, float, int], ...]  # confidence, accuracy, images
+
+    @property
+    def accuracy(self) -> float:
+        """The share of the ``n`` test images that got their own label."""
+        return self.score.accuracy
+
+    @property
+    def worst_first(self) -> list[LabelScore]:
+        """The labels to look at first: the lowest F1, and at the end those without an image."""
+        return sorted(self.labels, key=lambda s: (s.support == 0, s.f1, s.label))
+
+    @property
+    def n(self) -> int:
+        return self.score.n
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What `train` made. ``test`` is None without a test set, ``problems`` unless looked for."""
+
+    labels: tuple[str, ...]
+    images: dict[str, int]  # in each set
+    head: Head
+    fitted: Fitted
+    search: Search | None  # None where the usual strength was taken
+    temperature: float  # 1 unless calibrated
+    test: Test | None
+    problems: tuple[Problem, ...] | None
+
+
+def test_head(dataset: Dataset, head: Head, size: int = -1, seed: int = 0) -> Test | None:
+    """Test ``head`` on ``size`` of the test images, drawn by ``seed``; on all of them for -1.
+
+    None where there are none.
+    """
+    if not len(dataset.testing):
+        return None
+    random = np.random.default_rng((seed, 2))
+    sample = dataset.testing.sample(size, random)
+    probabilities = head.predict_all(sample.vectors)
+    predicted = probabilities.argmax(axis=1)
+    confidence = probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != sample.y)
+    matrix = confusion_matrix(probabilities, sample.y)
+
+    def misclassified(row: int) -> Misclassified:
+        best = np.argsort(-probabilities[row], kind="stable")[:_GUESSES]
+        guesses = ((dataset.labels[i], float(probabilities[row, i])) for i in best)
+        return Misclassified(sample.images[row], tuple(guesses))
+
+    return Test(
+        score=score(probabilities, sample.y),
+        figures=figures(probabilities, sample.y, seed),
+        labels=tuple(score_labels(probabilities, sample.y, dataset.labels)),
+        confusion=matrix,
+        most_confused=tuple(most_confused(matrix, dataset.labels)),
+        misclassified=tuple(
+            misclassified(row) for row in wrong[np.argsort(-confidence[wrong], kind="stable")]
+        ),
+        reliability=tuple(reliability(probabilities, sample.y)),
+    )

@@ -1,0 +1,81 @@
+"""The settings of what is found and how it is shown."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from bottlenecks.settings import Output, Settings, flag, require
+
+SUMMARIES = ("train", "validation")  # sub-folders of --summaries_dir
+DATA_HEALTH_FILE = "data_health.csv"
+REPORT_FILE, METRICS_FILE = "report.html", "metrics.json"
+PLOTS = ("accuracy", "cross_entropy", "confusion", "calibration")  # PNG files of the report
+# What the files that the user does not name have near their start: others are not replaced.
+MARKERS = {
+    DATA_HEALTH_FILE: b"kind,path,label,set,score,other,other_label,other_set\n",
+    REPORT_FILE: b'<meta name="generator" content="retrain">',
+    METRICS_FILE: b'{\n  "settings": {\n',
+    **{f"{plot}.png": b"Software\0retrain" for plot in PLOTS},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings(Settings):
+    """What is looked for, and where it is written."""
+
+    title: ClassVar[str] = "test and report"
+
+    report_dir: str | None = flag(
+        None,
+        "write report.html, its plots and metrics.json into this folder",
+        metavar="DIR",
+        first=True,
+    )
+    summaries_dir: str | None = flag(
+        None, "write TensorBoard event files below this folder", metavar="DIR"
+    )
+    test_batch_size: int = flag(-1, "images in the final test; -1 for all", metavar="N")
+    print_misclassified_test_images: bool = flag(False, "list the test images it got wrong")
+    data_health: bool = flag(
+        False, "look for copies, wrong labels and outliers (also done for --report_dir)"
+    )
+    data_health_folds: int | None = flag(
+        None,
+        "parts that the images are dealt into to find wrong labels (default: 5, or as many as "
+        "the smallest label has images)",
+        metavar="N",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        size = self.test_batch_size
+        require(size >= 1 or size == -1, "test_batch_size", "at least 1, or -1 for all", size)
+        folds = self.data_health_folds
+        require(folds is None or folds >= 2, "data_health_folds", "at least 2", folds)
+
+    @property
+    def checks_data_health(self) -> bool:
+        return self.data_health or self.report_dir is not None
+
+    @property
+    def data_health_path(self) -> Path:
+        """Where the table of data health goes: into the report, else the working folder."""
+        return Path(self.report_dir or ".", DATA_HEALTH_FILE)
+
+    @property
+    def outputs(self) -> list[Output]:
+        outputs = super().outputs
+        if self.summaries_dir is not None:
+            folder = Path(self.summaries_dir)
+            places = (folder, *(folder / name for name in SUMMARIES))
+            outputs += [Output("summaries_dir", place, folder=True) for place in places]
+        flag = "data_health" if self.report_dir is None else "report_dir"
+        if self.checks_data_health:
+            outputs.append(Output(flag, self.data_health_path, marker=MARKERS[DATA_HEALTH_FILE]))
+        if self.report_dir is not None:
+            names = (REPORT_FILE, METRICS_FILE, *(f"{plot}.png" for plot in PLOTS))
+            outputs.append(Output(flag, self.report_dir, folder=True))
+            outputs += [
+                Output(flag, Path(self.report_dir, name), marker=MARKERS[name]) for name in names
+            ]
+        return outputs

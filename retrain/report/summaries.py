@@ -1,0 +1,108 @@
+"""TensorBoard event files: ``<summaries_dir>/train`` and ``/validation``, as retrain.py's."""
+
+import contextlib
+import io
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from bottlenecks.errors import OutputError, shown
+from bottlenecks.network.tensorflow import import_tensorflow
+from retrain.evaluate import Score
+from retrain.report.settings import SUMMARIES
+from retrain.training.fitting import Evaluation
+
+_BUCKETS = 30  # of a histogram
+_CONFUSION_PIXELS = 500  # about how wide the picture is
+
+
+class Summaries:
+    """Writes event files; a context manager. Nothing that is there already is touched.
+
+    Everything raises `OutputError` where it cannot write.
+
+    ``tf.summary`` needs the tensorboard package, which TensorFlow no longer brings along;
+    the writer of TF 1 does not.
+    """
+
+    def __init__(self, summaries_dir: str | Path) -> None:
+        self._folder = summaries_dir
+        self._tf = import_tensorflow()
+        run = uuid.uuid4().hex  # else two runs within a second would share a file
+        # The writer of TF 1 refuses eager mode.
+        with self._one_error(), self._tf.Graph().as_default():
+            self._writers = {
+                name: self._tf.compat.v1.summary.FileWriter(
+                    str(Path(summaries_dir) / name), filename_suffix=f".{run}"
+                )
+                for name in SUMMARIES
+            }
+
+    def __enter__(self) -> "Summaries":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._one_error():
+            for writer in self._writers.values():
+                writer.close()
+
+    def add_evaluation(self, evaluation: Evaluation, weights: np.ndarray) -> None:
+        """Write the scalars of an evaluation, and the histogram of the layer's ``weights``."""
+        self.add("train", evaluation.step, evaluation.train)
+        if evaluation.validation is not None:
+            self.add("validation", evaluation.step, evaluation.validation)
+        self._write("train", evaluation.step, tag="weights", histo=self._histogram(weights))
+
+    def add(self, name: str, step: int, score: Score) -> None:
+        """Write the accuracy and cross-entropy of ``name`` ("train", "validation") at ``step``."""
+        self._write(name, step, tag="accuracy", simple_value=score.accuracy)
+        self._write(name, step, tag="cross_entropy", simple_value=score.cross_entropy)
+
+    def add_confusion(self, step: int, matrix: np.ndarray) -> None:
+        """Write the confusion matrix (C, C) of the test as a picture: dark is many of a row."""
+        share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        scale = max(1, _CONFUSION_PIXELS // len(matrix))
+        pixels = np.kron(255 - np.round(share * 255), np.ones((scale, scale))).astype(np.uint8)
+        png = io.BytesIO()
+        Image.fromarray(pixels).save(png, "PNG")
+        image = self._tf.compat.v1.Summary.Image(
+            height=pixels.shape[0],
+            width=pixels.shape[1],
+            colorspace=1,
+            encoded_image_string=png.getvalue(),
+        )
+        self._write("validation", step, tag="confusion_matrix_of_the_test", image=image)
+
+    def _histogram(self, values: np.ndarray) -> Any:
+        counts, edges = np.histogram(values, bins=_BUCKETS)
+        return self._tf.compat.v1.HistogramProto(
+            min=float(values.min()),
+            max=float(values.max()),
+            num=values.size,
+            sum=float(values.sum(dtype=np.float64)),
+            sum_squares=float(np.square(values, dtype=np.float64).sum()),
+            bucket_limit=edges[1:].tolist(),
+            bucket=counts.tolist(),
+        )
+
+    def _write(self, name: str, step: int, **value: Any) -> None:
+        summary = self._tf.compat.v1.Summary()
+        summary.value.add(**value)
+        with self._one_error():
+            self._writers[name].add_summary(summary, step)
+
+    @contextlib.contextmanager
+    def _one_error(self) -> Iterator[None]:
+        """Turn TensorFlow's errors, of many kinds, into `OutputError`."""
+        try:
+            yield
+        except (RuntimeError, OSError, self._tf.errors.OpError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise OutputError(
+                f"cannot write --summaries_dir {shown(self._folder)}: {reason}; choose another "
+                "folder, or leave it out"
+            ) from error

@@ -1,0 +1,293 @@
+"""Flags come from a dataclass, errors are one line, exit codes mean something."""
+
+import contextlib
+import dataclasses
+import errno
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from bottlenecks import command
+from bottlenecks.command import Parser, run
+from bottlenecks.errors import RetrainError, UsageError, if_interrupted
+from bottlenecks.settings import Settings, flag
+from tests.conftest import ROOT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example(Settings):
+    """What a command might want to know."""
+
+    image_dir: str = flag(dataclasses.MISSING, "where the photos are")
+    learning_rate: float = flag(0.01, "size of a step")
+    how_many_training_steps: int = flag(4000, "how often")
+    summaries_dir: str | None = flag(None, "where the summaries go")
+    precision: str = flag("float32", "how exact", choices=("float32", "bfloat16"))
+    strict: bool = flag(False, "stop early")
+
+
+def parse(*arguments: str) -> Example:
+    parser = Parser(prog="python -m program", description="A program.")
+    parser.add_flags(Example)
+    return Example(**parser.parse(arguments))
+
+
+@pytest.fixture(autouse=True)
+def _leave_logging_and_signals_alone() -> Iterator[None]:
+    handlers, previous = logging.root.handlers[:], signal.getsignal(signal.SIGTERM)
+    yield
+    logging.root.handlers[:] = handlers
+    assert signal.getsignal(signal.SIGTERM) is previous
+
+
+def failing(error: BaseException) -> Callable[[], int]:
+    def main() -> int:
+        raise error
+
+    return main
+
+
+def test_defaults_are_those_of_the_dataclass() -> None:
+    assert parse("--image_dir", "a") == Example(image_dir="a")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--image_dir=a", "--learning_rate=0.5", "--how_many_training_steps=7", "--strict"],
+        ["--image-dir=a", "--learning-rate=0.5", "--how-many-training-steps=7", "--strict"],
+        ["--image-dir", "a", "--learning-rate", "0.5", "--how_many-training_steps", "7",
+         "--strict"],
+    ],
+)  # fmt: skip
+def test_spellings(arguments: list[str]) -> None:
+    assert parse(*arguments) == Example(
+        image_dir="a", learning_rate=0.5, how_many_training_steps=7, strict=True
+    )
+
+
+@pytest.mark.parametrize("value", ["a-b_c", "--a-b", "x=y-z", "-1", ""])
+def test_a_value_is_taken_as_it_is(value: str) -> None:
+    assert parse(f"--image-dir={value}").image_dir == value
+
+
+def test_a_value_after_a_space_keeps_its_dashes() -> None:
+    assert parse("--image-dir", "a-b/c-d").image_dir == "a-b/c-d"
+
+
+def test_an_optional_value() -> None:
+    assert parse("--image_dir=a", "--summaries-dir=b-c").summaries_dir == "b-c"
+
+
+def test_two_dashes_end_the_flags() -> None:
+    parser = Parser(prog="program")
+    parser.add_flags(Example)
+    parser.add_argument("photos", nargs="*")
+    values = parser.parse(["--image-dir", "a", "--", "--my-photo.jpg", "b"])
+    assert values["photos"] == ["--my-photo.jpg", "b"]
+
+
+def test_arguments_of_the_process_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["program", "--image-dir", "a"])
+    parser = Parser(prog="program")
+    parser.add_flags(Example)
+    assert parser.parse()["image_dir"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mentions"),
+    [
+        ([], ["--image_dir"]),
+        (["--image_dir"], ["--image_dir"]),
+        (["--image_dir=a", "--learning_rat=1"], ["--learning_rat", "did you mean --learning_rate"]),
+        (["--image_dir=a", "--learning-rat", "1"], ["did you mean --learning_rate"]),
+        (["--image_dir=a", "--xyzzy"], ["--xyzzy", "--help"]),
+        (["--image_dir=a", "--strict=yes"], ["--strict"]),
+        (["--image_dir=a", "photo.jpg"], ["photo.jpg"]),
+        (["--image_dir=a", "--learning_rate=fast"], ["--learning_rate", "fast", "float"]),
+        (["--image_dir=a", "--how_many_training_steps=1.5"], ["--how_many_training_steps", "1.5"]),
+        (["--image_dir=a", "--precision=float16"], ["float16", "float32", "bfloat16"]),
+        (["--image=a"], ["--image"]),  # no abbreviations: they change when a flag is added
+    ],
+)
+def test_usage_errors(arguments: list[str], mentions: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(*arguments)
+    for mention in (*mentions, "python -m program --help"):
+        assert mention in str(caught.value)
+
+
+def test_help_names_every_flag_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse("--help")
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for field in dataclasses.fields(Settings):
+        assert f"--{field.name}" in text
+        assert field.metadata["help"] in " ".join(text.split())
+    for mention in ("default: 4000", "default: 0.01", "default: float32"):
+        assert mention in text
+    assert "None" not in text
+
+
+def test_the_help_texts_of_the_dataclass_are_not_changed() -> None:
+    before = [dict(field.metadata) for field in dataclasses.fields(Settings)]
+    for _ in range(2):
+        parse("--image_dir=a")
+    assert [dict(field.metadata) for field in dataclasses.fields(Settings)] == before
+
+
+def test_the_exit_code_is_that_of_main(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [run(lambda code=code: code) for code in (0, 1)] == [0, 1]
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "mention"),
+    [
+        (RetrainError("it is wrong"), "it is wrong"),
+        (UsageError("two\nlines\r\nor three"), "two lines or three"),
+        (MemoryError(), "memory"),
+        (FileNotFoundError(2, "No such file or directory", "/a/b.pb"), "/a/b.pb"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (OSError("something odd"), "something odd"),
+        (PermissionError(13, "Permission denied", os.fsdecode(b"/\xff\n")), "/\\xff\\n"),
+        (OSError(28, "No space left on device", "/a", None, "/b"), "/a"),
+    ],
+)
+def test_an_error_is_one_line(
+    error: Exception, mention: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(failing(error)) == command.ERROR == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert mention in err
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run(failing(ZeroDivisionError()))
+
+
+@pytest.mark.parametrize("noted", [True, False])
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt, 130), (command.Terminated, 143)])
+def test_interruptions_say_how_things_stand(
+    stop: type[BaseException], code: int, noted: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> int:
+        if not noted:
+            raise stop
+        with if_interrupted("all is lost"), if_interrupted("the rows are kept"):
+            raise stop
+
+    assert run(main) == code
+    expected = "interrupted; the rows are kept" if noted else "interrupted"
+    assert capsys.readouterr().err.strip() == expected
+
+
+def test_an_error_has_no_such_note() -> None:
+    with pytest.raises(ValueError) as caught, if_interrupted("the rows are kept"):
+        raise ValueError
+    assert not hasattr(caught.value, "__notes__")
+
+
+def test_sigterm_ends_main_even_where_exceptions_are_swallowed() -> None:
+    def main() -> int:
+        with contextlib.suppress(Exception):  # the way of much code
+            os.kill(os.getpid(), signal.SIGTERM)
+        return 0
+
+    assert run(main) == 143
+
+
+def test_help_goes_through_run_with_code_0() -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(lambda: parse("--help") and 1)
+    assert caught.value.code == 0
+
+
+def test_only_the_log_of_the_packages_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> int:
+        logging.getLogger("bottlenecks.store.cache").warning("a shard of %s", "yours")
+        logging.getLogger("retrain.trainer").warning("a label")
+        logging.getLogger("bottlenecks.store.cache").info("a detail")
+        for foreign in ("tensorflow", "absl", "PIL.Image", "bottlenecks_of_others", "root"):
+            logging.getLogger(foreign).error("noise")
+        return 0
+
+    run(main)
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: a shard of yours",
+        "warning: a label",
+    ]
+
+
+@pytest.mark.parametrize("text", ["'x' * 10**6", "'x'"], ids=["much", "little"])
+def test_a_reader_who_has_enough_is_no_error(text: str) -> None:
+    """``python -m bottlenecks ... | head -1``; little output is written only at the exit."""
+    program = (
+        f"from bottlenecks.command import run\nraise SystemExit(run(lambda: print({text}) or 0))"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        result = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": ""},
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        os.close(writer)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("finishes", [True, False])
+def test_work_is_finished_without_a_reader(stream: str, finishes: bool, tmp_path: Path) -> None:
+    """``python -m retrain ... | head -3``: the graph is the point of it."""
+    program = f"""
+import sys
+from bottlenecks.command import run
+def main():
+    for i in range(1000):
+        print("x" * 1000, file=sys.{stream}, flush=True)
+    open("done", "w").close()
+    return 0
+raise SystemExit(run(main, finishes={finishes}))
+"""
+    reader, writer = os.pipe()
+    os.close(reader)
+    other = "stderr" if stream == "stdout" else "stdout"
+    try:
+        result = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=tmp_path,
+            **{stream: writer, other: subprocess.PIPE},
+            timeout=60,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+    finally:
+        os.close(writer)
+    assert (tmp_path / "done").exists() == finishes
+    if finishes:
+        assert result.returncode == 0
+        assert not getattr(result, other)
+
+
+def test_the_streams_are_given_back() -> None:
+    before = sys.stdout, sys.stderr
+    run(lambda: print("x") or 0, finishes=True)
+    assert (sys.stdout, sys.stderr) == before

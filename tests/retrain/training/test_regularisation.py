@@ -1,0 +1,158 @@
+"""retrain.training.regularisation: a strength that images not seen ask for."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from bottlenecks.builder import CachedImage
+from bottlenecks.store.vectors import InMemory
+from retrain.data.dataset import Dataset, Subset
+from retrain.data.folds import deal
+from retrain.evaluate import losses_of
+from retrain.training import regularisation
+from retrain.training.head import Standardisation, usual_l2
+from retrain.training.regularisation import search
+
+SIZE = 256
+
+
+def made_up(
+    per_label: int = 60,
+    classes: int = 3,
+    *,
+    distance: float = 0.08,
+    wrong: float = 0.0,
+    seed: int = 0,
+    copies: int = 1,
+) -> Dataset:
+    """Gaussians, a share ``wrong`` of which got another label; each photo ``copies`` times."""
+    random = np.random.default_rng(seed)
+    y = np.arange(per_label * classes) % classes
+    x = random.normal(0, distance, (classes, SIZE))[y] + random.normal(0, 1, (len(y), SIZE))
+    given = np.where(random.random(len(y)) < wrong, random.integers(0, classes, len(y)), y)
+    x, given = np.repeat(x, copies, axis=0), np.repeat(given, copies)
+    n = len(given)
+    keys = [hashlib.sha256(f"{seed} {i}".encode()).digest() for i in range(n)]
+    images = [CachedImage(str(c), f"{c}/{i}", f"{i}", keys[i]) for i, c in enumerate(given)]
+    sets = np.where(np.arange(n) % 10 == 9, "validation", "training")
+    groups = [f"group {i // copies}" for i in range(n)]
+    subset = Subset(images, InMemory(x.astype(np.float32)), given)
+    return Dataset(tuple("abcdefgh"[:classes]), subset, sets, groups)
+
+
+def test_rightly_labelled_and_overlapping_images_keep_about_the_usual_strength() -> None:
+    found = search(made_up())
+    assert found is not None
+    assert 0.3 < found.times_the_usual < 4
+
+
+@pytest.mark.parametrize("thorough", [False, True])
+def test_wrong_labels_ask_for_a_stronger_penalty_and_easy_ones_for_a_weaker(thorough: bool) -> None:
+    times = []
+    for settings in ({"distance": 0.5}, {}, {"distance": 0.12, "wrong": 0.6}):
+        found = search(made_up(**settings), thorough=thorough)
+        assert found is not None
+        times.append(found.times_the_usual)
+    assert times[0] < times[1] < times[2]
+    assert times[0] <= 0.1 and times[2] >= 3
+
+
+def test_losses_are_those_of_a_plain_cross_validation_of_a_softmax() -> None:
+    """By scikit-learn on the standardised vectors themselves, each strength from nothing."""
+    for classes in (2, 3):
+        dataset = made_up(30, classes)
+        found = search(dataset)
+        assert found is not None
+        training = dataset.training
+        units = dataset.units[dataset.set_of == "training"]
+        fold_of = deal(units, training.y, 5)
+        z = Standardisation.of(training.x).apply(training.x).astype(np.float64)
+        for trial in found.trials[1::2]:
+            losses = np.empty(len(training))
+            for fold in range(5):
+                seen = fold_of != fold
+                # Two labels: the one column of scikit-learn is the difference of two of a softmax.
+                strength = trial.l2 / (2 if classes == 2 else 1) * seen.sum()
+                model = LogisticRegression(C=1 / strength, tol=1e-8, max_iter=5000)
+                model.fit(z[seen], training.y[seen])
+                losses[~seen] = losses_of(model.predict_proba(z[~seen]), training.y[~seen])
+            assert trial.cross_entropy == pytest.approx(losses.mean(), rel=0.01)
+
+
+def test_strengths_go_from_weak_to_strong_around_the_usual_one() -> None:
+    dataset = made_up()
+    usual = usual_l2(3, len(dataset.training))
+    for thorough in (False, True):
+        found = search(dataset, thorough=thorough)
+        assert found is not None
+        strengths = [trial.l2 for trial in found.trials]
+        assert strengths == sorted(strengths)
+        assert strengths[0] < 0.05 * usual and strengths[-1] > 20 * usual
+        assert any(l2 == pytest.approx(usual) for l2 in strengths)
+        assert found.l2 in strengths
+        assert found.l2 == pytest.approx(found.times_the_usual * usual)
+
+
+def test_a_strength_that_is_better_by_chance_alone_is_not_taken() -> None:
+    """The nearest to the usual one of those within a standard error of the best."""
+    for seed in range(6):
+        found = search(made_up(12, seed=seed))
+        assert found is not None
+        best = min(found.trials, key=lambda trial: trial.cross_entropy)
+        usual = usual_l2(3, len(made_up(12).training))
+        assert abs(np.log(found.l2 / usual)) <= abs(np.log(best.l2 / usual)) + 1e-9
+
+
+def test_images_that_belong_together_do_not_vouch_for_each_other() -> None:
+    """With copies in other folds learning by heart would look best."""
+    dataset = made_up(distance=0.12, wrong=0.6, copies=4)
+    grouped = search(dataset)
+    apart = search(dataclasses.replace(dataset, groups=None))
+    assert grouped is not None and apart is not None
+    assert apart.times_the_usual < 0.2 < 1 <= grouped.times_the_usual
+
+
+def test_with_class_balance_rare_labels_count_as_much() -> None:
+    random = np.random.default_rng(0)
+    dataset = made_up(150, 3, distance=0.1, wrong=0.2)
+    rare = (dataset.everything.y == 0) & (random.random(450) < 0.9)
+    dataset = dataclasses.replace(dataset, set_of=np.where(rare, "testing", dataset.set_of))
+    found = {
+        balance: search(dataset, class_balance=balance)
+        for balance in ("none", "weights", "sampling")
+    }
+    assert found["weights"] == found["sampling"] != found["none"]
+    assert found["weights"] is not None and found["none"] is not None
+    # Unweighed, the loss is mostly that of the two labels with many images.
+    pairs = zip(found["weights"].trials, found["none"].trials, strict=True)
+    assert all(weighed.cross_entropy > plain.cross_entropy for weighed, plain in pairs)
+
+
+def test_it_is_seeded_and_reads_training_images_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regularisation, "_QUICK_CELLS", 3 * 40**2)
+    dataset = made_up()
+    first, again, other = (search(dataset, seed=seed) for seed in (1, 1, 2))
+    assert first == again != other
+    x = dataset.everything.x.copy()
+    x[dataset.set_of != "training"] = np.nan
+    changed = Subset(dataset.everything.images, InMemory(x), dataset.everything.y)
+    assert search(dataclasses.replace(dataset, everything=changed), seed=1) == first
+
+
+@pytest.mark.parametrize(("per_label", "classes"), [(4, 3), (300, 8)], ids=["few", "slow"])
+def test_too_few_or_too_many_are_not_searched_unless_asked(
+    monkeypatch: pytest.MonkeyPatch, per_label: int, classes: int
+) -> None:
+    monkeypatch.setattr(regularisation, "_QUICK_CELLS", 2**13)
+    assert search(made_up(per_label, classes)) is None
+    monkeypatch.setattr(regularisation, "_THOROUGH_CELLS", 400)
+    assert search(made_up(per_label, classes), thorough=True) is not None
+
+
+def test_a_label_that_is_one_group_cannot_be_cross_validated() -> None:
+    dataset = made_up()
+    groups = ["one" if y == 0 else str(i) for i, y in enumerate(dataset.everything.y)]
+    assert search(dataclasses.replace(dataset, groups=groups)) is None
