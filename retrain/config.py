@@ -89,7 +89,9 @@ class Config(bottlenecks.config.Config):
         None, "write report.html, its plots and metrics.json into this folder", metavar="DIR"
     )
     data_health: bool = flag(
-        False, "look for copies, wrong labels and outliers (also done for --report_dir)"
+        False,
+        "look for copies, wrong labels and outliers, and list them in data_health.csv (also done "
+        "for --report_dir, and then written there)",
     )
     data_health_folds: int | None = flag(
         None,
@@ -136,6 +138,11 @@ class Config(bottlenecks.config.Config):
         require(folds is None or folds >= 2, "data_health_folds", "at least 2", folds)
         require(0 <= self.seed < 2**32, "seed", "from 0 to 4294967295", self.seed)
         require(self.group_by != "", "group_by", "a regular expression or a CSV file", "nothing")
+        if folds is not None and not self.checks_data_health:
+            raise UsageError(
+                "--data_health_folds does nothing without --data_health or --report_dir; add one, "
+                "or leave it out"
+            )
         self._check_percentages()
         self._check_recipe()
         self._check_final_tensor_name()
