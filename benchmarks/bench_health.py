@@ -65,7 +65,7 @@ def changed_labels(dataset: Dataset, seed: int) -> tuple[float, float]:
 def series_found(
     what: str, x: np.ndarray, y: np.ndarray, frames: list[np.ndarray]
 ) -> list[Finding]:
-    """What share of the held-out is listed: of ``frames`` put among photos ``x``, ``y``; of these."""
+    """How much of the held-out is listed: of ``frames`` among photos ``x``, ``y``; of these."""
     every = np.concatenate([x, *frames])
     labels = np.append(y, np.repeat(np.arange(len(frames)) % (y.max() + 1), len(frames[0])))
     found, others = [], []
