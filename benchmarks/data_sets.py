@@ -1,13 +1,17 @@
 """Vectors of photos, and data sets made of them again and again."""
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from measure import photos
+from PIL import Image
 
 from bottlenecks.builder import CachedImage, build
 from bottlenecks.config import Config as StageOne
 from bottlenecks.network.inception import InceptionV3
+from bottlenecks.photos.images import scan
 from bottlenecks.store.vectors import InMemory
 from retrain.data.dataset import Dataset, Subset
 
@@ -24,6 +28,47 @@ def vectors(place: str, weights: str) -> tuple[np.ndarray, np.ndarray]:
         )
         x = report.cache.read(image.key for image in report.images)
     return x, np.unique([image.label for image in report.images], return_inverse=True)[1]
+
+
+def digits(weights: str, per_digit: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors and labels of scikit-learn's handwritten digits: not photos at all."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    with tempfile.TemporaryDirectory() as folder:
+        for digit in range(10):
+            of_digit = found.images[found.target == digit][:per_digit]
+            (Path(folder) / "digits" / str(digit)).mkdir(parents=True)
+            for i, image in enumerate(of_digit):
+                picture = Image.fromarray(np.uint8(image * 255 / 16))  # 8 x 8, values 0 to 16
+                picture.resize((128, 128)).save(Path(folder) / "digits" / str(digit) / f"{i}.png")
+        return vectors(str(Path(folder) / "digits"), weights)
+
+
+def series(image_dir: str, weights: str, count: int = 8, frames: int = 20) -> list[np.ndarray]:
+    """Vectors of ``frames`` of each of ``count`` photos: turned, cropped, brighter, noisy."""
+    random = np.random.default_rng(0)
+    network = InceptionV3(weights, tempfile.gettempdir())
+    images = scan(image_dir).images
+    found = []
+    for row in random.choice(len(images), count, replace=False):
+        with Image.open(images[row].path) as photo:
+            whole = photo.convert("RGB")
+        pixels = [_frame(whole, random) for _ in range(frames)]
+        found.append(network(np.stack(pixels)))
+    return found
+
+
+def _frame(photo: Image.Image, random: np.random.Generator) -> np.ndarray:
+    """(299, 299, 3) uint8: 75 to 95 % of ``photo``, turned by up to 6 degrees."""
+    turned = photo.rotate(random.uniform(-6, 6), Image.Resampling.BILINEAR)
+    share = random.uniform(0.75, 0.95)
+    width, height = (round(share * side) for side in photo.size)
+    left = int(random.integers(0, photo.width - width + 1))
+    top = int(random.integers(0, photo.height - height + 1))
+    cropped = turned.crop((left, top, left + width, top + height)).resize((299, 299))
+    pixels = np.asarray(cropped) * random.uniform(0.8, 1.2) + random.normal(0, 4, (299, 299, 3))
+    return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
 def splits(

@@ -8,11 +8,13 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import errno
 import io
 import logging
 import os
 import signal
 import sys
+import time
 import typing
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +25,8 @@ from bottlenecks.settings import Settings
 
 DONE, DAMAGED, ERROR, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 FIRST = "what most people need"  # the first group of the help
+_CLEANING_SECONDS = 5.0
+_NOBODY_READS = (errno.EPIPE, errno.EIO)  # a pipe that was closed, a terminal that was
 
 
 class Terminated(BaseException):
@@ -113,12 +117,20 @@ def run(main: Callable[[], int], finishes: bool = False) -> int:
     for stream in streams:  # a label may have letters that the terminal lacks
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    outliving = [_Outliving(stream) for stream in streams]
     if finishes:
-        sys.stdout, sys.stderr = map(_Outliving, streams)
+        sys.stdout, sys.stderr = outliving
     try:
-        return _run(main)
+        code = _run(main)
     finally:
         sys.stdout, sys.stderr = streams
+    lost = outliving[0].lost
+    if lost is None or code != DONE:
+        return code
+    return _fail(
+        f"what was to be printed could not be written: {lost.strerror}; all else is done: mend "
+        "what the output goes to, and run the same command again to see it"
+    )
 
 
 def as_process(main: Callable[[], int]) -> NoReturn:
@@ -143,16 +155,18 @@ def _run(main: Callable[[], int]) -> int:
     logging.basicConfig(format="%(message)s", handlers=[_StderrHandler()], force=True)
     if not sys.warnoptions:  # Pillow warns of odd files; what matters of them is reported
         warnings.simplefilter("ignore")
-    previous = _on_signal(signal.SIGTERM, _terminate)
+    stop_once = _Stop()
+    previous = _on_signal(signal.SIGTERM, stop_once)
+    interrupts = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if interrupts:  # not where it is ignored, as behind a shell's &
+        _on_signal(signal.SIGINT, stop_once)
     try:
         code = main()
         sys.stdout.flush()  # so that a closed pipe is met here and not at the very end
         return code
     except (KeyboardInterrupt, Terminated) as stop:
-        previous_interrupt = _on_signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
         notes = getattr(stop, "__notes__", [])[:1]
-        print("\n" + "; ".join(["interrupted", *notes]), file=sys.stderr)
-        _on_signal(signal.SIGINT, previous_interrupt)
+        _print_error("\n" + "; ".join(["interrupted", *notes]))
         return INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
     except BrokenPipeError:  # the reader of a pipe (head) has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -171,6 +185,8 @@ def _run(main: Callable[[], int]) -> int:
         )
     finally:
         _on_signal(signal.SIGTERM, previous)
+        if interrupts:
+            _on_signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _open_missing_streams() -> None:
@@ -184,12 +200,30 @@ def _open_missing_streams() -> None:
 
 
 def _fail(message: str) -> int:
-    print("error:", " ".join(message.splitlines()), file=sys.stderr)
+    _print_error("error: " + " ".join(message.splitlines()))
     return ERROR
 
 
-def _terminate(*_: object) -> NoReturn:
-    raise Terminated
+def _print_error(line: str) -> None:
+    with contextlib.suppress(OSError):  # where it cannot be said, the exit code still is
+        print(line, file=sys.stderr, flush=True)
+
+
+class _Stop:
+    """A signal's handler that raises, and then is deaf for `_CLEANING_SECONDS`.
+
+    The first Ctrl-C makes a run commit what it has computed. The second of an impatient user must
+    not cut that off.
+    """
+
+    def __init__(self) -> None:
+        self._deaf_until = 0.0
+
+    def __call__(self, number: int, _: object) -> None:
+        now = time.monotonic()
+        if now >= self._deaf_until:
+            self._deaf_until = now + _CLEANING_SECONDS
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
 
 def _on_signal(number: int, handler: Any) -> Any:
@@ -200,10 +234,14 @@ def _on_signal(number: int, handler: Any) -> Any:
 
 
 class _Outliving:
-    """A stream that falls silent, rather than raise, when its reader has gone."""
+    """A stream that falls silent, rather than raise, when its reader or terminal has gone.
+
+    ``lost`` is the error of what else could not be written, as on a full disk.
+    """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self.lost: OSError | None = None
 
     def write(self, text: str) -> int:
         self._unless_closed(lambda: self._stream.write(text))
@@ -215,7 +253,9 @@ class _Outliving:
     def _unless_closed(self, use: Callable[[], object]) -> None:
         try:
             use()
-        except BrokenPipeError:  # what it still holds goes nowhere too
+        except OSError as error:  # what it still holds goes nowhere too
+            if error.errno not in _NOBODY_READS:
+                self.lost = error
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)

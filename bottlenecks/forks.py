@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from bottlenecks.errors import UsageError
+
 T = TypeVar("T")
 
 
@@ -25,3 +27,21 @@ class PerProcess(Generic[T]):
 
     def __call__(self) -> T:
         return self._made
+
+
+class OwnProcess:
+    """The process that something was made in which is of no use in a forked child.
+
+    TensorFlow's threads are missing there, so that a session would wait for them for ever.
+    """
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+
+    def check(self, what: str) -> None:
+        """Raise `UsageError`, which names ``what``, in another process."""
+        if os.getpid() != self._pid:
+            raise UsageError(
+                f"{what} was started before this process was forked, and TensorFlow cannot go on "
+                "in a forked child; make one in each process, after the fork"
+            )

@@ -3,8 +3,14 @@
 All are looked up when they are wanted: what a process may use can change while it runs.
 """
 
+import contextlib
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from bottlenecks.forks import PerProcess
 
 MOST_THREADS = 32
 
@@ -46,3 +52,38 @@ def batch_size() -> int:
     More were no faster on two cores, and take 15 MB of memory a photo.
     """
     return 64 if has_gpu() else 16
+
+
+class _BlasLimit:
+    """How many want BLAS to have one thread, and what sets it back when none does."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.wanted = 0
+        self.limits: Any = None
+
+
+_blas = PerProcess(_BlasLimit)
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Let NumPy's and SciPy's products take one thread; for the whole process, until all are done.
+
+    For small products: with more, one thread waits for the other, which took 30 times as long on a
+    busy machine. Threads may overlap in it: the first sets it, the last sets it back.
+    """
+    from threadpoolctl import threadpool_limits
+
+    limit = _blas()
+    with limit.lock:
+        if not limit.wanted:
+            limit.limits = threadpool_limits(1)
+        limit.wanted += 1
+    try:
+        yield
+    finally:
+        with limit.lock:
+            limit.wanted -= 1
+            if not limit.wanted:
+                limit.limits.restore_original_limits()

@@ -58,7 +58,7 @@ def _same(one: Path, other: Path) -> bool:
 
 def _lost(path: Path, marker: bytes) -> str:
     """What would be lost by replacing the file at ``path``; empty where nothing would."""
-    if is_cache(path.parent.name):
+    if any(is_cache(parent.name) for parent in path.parents):
         return "which is in a folder of the cache"
     if NETWORK_FILE.fullmatch(path.name):
         return "which is named as a network"
@@ -70,7 +70,11 @@ def _lost(path: Path, marker: bytes) -> str:
     except OSError as error:
         return f"which cannot be read ({error.strerror})"
     if marker:
-        return "" if start is None or marker in start else "which this program has not written"
+        return (
+            ""
+            if start is None or marker in start
+            else "which this version of the program has not written"
+        )
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return "which is named as a photo"
     return "which is a photo" if start and sniff(start[:HEADER_BYTES]) else ""

@@ -10,6 +10,7 @@ import numpy as np
 
 from bottlenecks import machine
 from bottlenecks.errors import BadImageError, GraphError, shown
+from bottlenecks.forks import OwnProcess
 from bottlenecks.network.frozen import import_frozen
 from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.photos.decode import INPUT_SIZE
@@ -99,6 +100,7 @@ class Classifier:
         self._mean = input_mean if input_mean is not None else 127.5 if is_mul else 0.0
         self._std = input_std if input_std is not None else 127.5 if is_mul else 255.0
         session = tf.compat.v1.Session(graph=tf_graph)
+        self._process = OwnProcess()
         initialise(session)
         self._failures = (tf.errors.OpError, ValueError)
         self._run = session.make_callable(output, [source])
@@ -115,7 +117,8 @@ class Classifier:
           one size as (n, height, width, channels)
 
         A photo that cannot be read has a ``problem`` and no ranking. Several threads may call
-        this at once. Raises `UsageError` for anything else.
+        this at once; a forked child needs a `Classifier` of its own. Raises `UsageError` for
+        anything else.
         """
         return self._results(photos_in(photos, self._size))
 
@@ -132,7 +135,11 @@ class Classifier:
         yield from self._classify(batch)
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:
-        """(n, height, width, 3) uint8 pixels -> (n, C) float32 scores."""
+        """(n, height, width, 3) uint8 pixels -> (n, C) float32 scores.
+
+        Raises `GraphError` where the graph cannot give them, `UsageError` in a forked child.
+        """
+        self._process.check("this Classifier")
         fed = (pixels.astype(np.float32) - np.float32(self._mean)) / np.float32(self._std)
         if self._fixed_batch is not None:  # fill the last batch up
             fed = np.resize(fed, (self._fixed_batch, *fed.shape[1:]))

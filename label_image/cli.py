@@ -40,6 +40,8 @@ def _main(argv: Sequence[str] | None) -> int:
     arguments = values.pop("photos") + (values.pop("image") or [])
     config = Config(**values)
     photos = _photos(arguments)
+    if not any(map(os.path.lexists, photos)):  # not worth the start of TensorFlow
+        raise ImageFolderNotFoundError(f"there is no photo or folder {shown(photos[0])}")
 
     from label_image.classifier import Classifier
 
@@ -68,10 +70,8 @@ def _photos(arguments: Iterable[str]) -> list[str]:
             if not found:
                 raise UsageError(f"found no images in the folder {shown(argument)}")
             photos += found
-        elif os.path.lexists(argument):
-            photos.append(argument)
         else:
-            raise ImageFolderNotFoundError(f"there is no photo or folder {shown(argument)}")
+            photos.append(argument)  # where there is none, its result says so
     if not photos:
         raise UsageError("name a photo or a folder of photos: python -m label_image photo.jpg")
     return photos

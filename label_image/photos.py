@@ -1,7 +1,7 @@
 """What a caller calls a photo: paths, folders, encoded bytes, pixels, pictures of Pillow."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from bottlenecks.errors import BadImageError, ImageFolderError, UsageError
-from bottlenecks.photos.decode import decode, decode_picture
+from bottlenecks.photos.decode import MAX_PIXELS, decode, decode_picture
 from bottlenecks.photos.images import find_images
 from bottlenecks.photos.reading import file_bytes
 
@@ -55,7 +55,8 @@ def photos_in(given: Any, size: tuple[int, int]) -> Iterator[Photo]:
     photos = _photos(given, size)
     if photos is not None:
         return photos
-    if not isinstance(given, Iterable) or hasattr(given, "read"):
+    is_one = isinstance(given, Mapping) or (isinstance(given, np.ndarray) and given.ndim == 0)
+    if is_one or not isinstance(given, Iterable) or hasattr(given, "read"):
         raise _unknown(given)
     return _of_each(given, size)
 
@@ -76,6 +77,8 @@ def _photos(given: Any, size: tuple[int, int]) -> Iterator[Photo] | None:
         return iter([Photo("", bytes(given))])
     if isinstance(given, Image.Image):
         return iter([_picture(given, size)])
+    if isinstance(given, np.ndarray) and given.ndim == 0:
+        return _photos(given.item(), size)
     if isinstance(given, np.ndarray) and given.dtype.kind not in "OU":  # those are of paths
         return (_picture(picture, size) for picture in _pictures(given))
     return None
@@ -109,8 +112,14 @@ def _pictures(pixels: np.ndarray) -> Iterable[Image.Image]:
             "pixels must be a uint8 array (height, width, 3) in RGB, also with 1 or 4 channels, or "
             f"several as (n, height, width, 3). Received: {pixels.dtype} {pixels.shape}"
         )
-    if 0 in several.shape[1:3]:
+    height, width = several.shape[1:3]
+    if not height or not width:
         raise UsageError(f"pixels must not be empty. Received: an array {pixels.shape}")
+    if height * width > MAX_PIXELS:
+        raise UsageError(
+            f"pixels must be at most {MAX_PIXELS:,}; make them fewer. Received: an array "
+            f"{pixels.shape}"
+        )
     if channels == 1:
         several = several.reshape(several.shape[:3])
     return (Image.fromarray(one) for one in several)

@@ -95,7 +95,9 @@ def result_text(config: Config, result: TrainingResult) -> str:
         lines += [f"{shown(m.image.path):>70}  {m.predicted}" for m in result.test.misclassified]
     lines.append("")
     if result.test is None:
-        lines.append("No test: --testing_percentage is 0.")
+        asked = config.testing_percentage
+        why = "no image is left for it, see the warning" if asked else "--testing_percentage is 0"
+        lines.append(f"No test: {why}.")
     else:
         lines += _label_table(result.test.worst_first)
         lines += _figures(result.test.figures, len(result.labels))

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,7 +20,8 @@ from retrain.export.frozen_graph import graph_bytes, write
 from retrain.report.health import count_folds, different_images, examine, table
 from retrain.report.results import TrainingResult, test_head
 from retrain.report.summaries import Summaries
-from retrain.training.fitting import Evaluation, find_temperature, fit_head
+from retrain.training.fitting import Evaluation, Fitted, find_temperature, fit_head
+from retrain.training.head import Head
 from retrain.training.regularisation import Search, search
 
 log = logging.getLogger(__name__)
@@ -64,7 +66,7 @@ def train(
 
     Raises what `bottlenecks.build` raises, and `ImageFolderError` for fewer than two labels or
     three images of one, before anything is computed or written; `OutputError` where the report
-    cannot be made.
+    cannot be made, or the event files could not be written to their end.
     """
     folder = scan(config.image_dir)
     check_is_no_split(folder)
@@ -77,30 +79,53 @@ def train(
     listener = listener or Listener()
     report = build(config, extractor=extractor, folder=folder, on_progress=listener.progress)
     del folder  # a million images take much memory
-    with if_interrupted("no graph was written; the bottlenecks are kept for the next run"):
-        listener.built(report)
-        dataset = assemble(
-            report, config.validation_percentage, config.testing_percentage, config.group_by
-        )
-        folds = 0
-        if config.checks_data_health:  # again, without unreadable images and copies
-            folds = count_folds(different_images(dataset), config.data_health_folds)
-        listener.split(dataset)
-        result = _train(config, dataset, listener)
-        graph = graph_bytes(extractor.frozen, result.head, result.labels, config.final_tensor_name)
-        write(config.output_graph, graph, config.output_labels, dataset.labels)
-    with if_interrupted("the graph and the labels are written, what comes after them is not"):
-        listener.trained(result)
-        if config.checks_data_health:
-            result = dataclasses.replace(
-                result, problems=tuple(examine(dataset, folds, config.seed))
+    with ExitStack() as stack:
+        with if_interrupted("no graph was written; the bottlenecks are kept for the next run"):
+            listener.built(report)
+            dataset = assemble(
+                report, config.validation_percentage, config.testing_percentage, config.group_by
             )
-        _write_report(config, result)
-        listener.finished(result)
+            folds = 0
+            if config.checks_data_health:  # again, without unreadable images and copies
+                folds = count_folds(different_images(dataset), config.data_health_folds)
+            listener.split(dataset)
+            summaries = None
+            if config.summaries_dir is not None:
+                summaries = stack.enter_context(Summaries(config.summaries_dir))
+            trained = _train(config, dataset, listener, summaries)
+            graph = graph_bytes(
+                extractor.frozen, trained.head, dataset.labels, config.final_tensor_name
+            )
+            write(config.output_graph, graph, config.output_labels, dataset.labels)
+        with if_interrupted("the graph and the labels are written, what comes after them is not"):
+            result = _tested(config, dataset, trained)
+            if summaries is not None and result.test is not None:
+                summaries.add_confusion(result.fitted.steps, result.test.confusion)
+            listener.trained(result)
+            if config.checks_data_health:
+                result = dataclasses.replace(
+                    result, problems=tuple(examine(dataset, folds, config.seed))
+                )
+            _write_report(config, result)
+            listener.finished(result)
+            if summaries is not None:
+                summaries.close()
     return result
 
 
-def _train(config: Config, dataset: Dataset, listener: Listener) -> TrainingResult:
+@dataclass(frozen=True)
+class _Trained:
+    """The layer that is exported, and how it came about."""
+
+    head: Head
+    fitted: Fitted
+    searched: Search | None
+    temperature: float
+
+
+def _train(
+    config: Config, dataset: Dataset, listener: Listener, summaries: Summaries | None
+) -> _Trained:
     searched = None
     if config.recipe != "classic":
         searched = search(
@@ -109,35 +134,34 @@ def _train(config: Config, dataset: Dataset, listener: Listener) -> TrainingResu
         if searched is not None:
             listener.searched(searched)
         elif config.tune:
-            log.warning("a label has too few photos for --tune; the usual strength is taken")
-    with ExitStack() as stack:
-        summaries = None
-        if config.summaries_dir:
-            summaries = stack.enter_context(Summaries(config.summaries_dir))
+            log.warning(
+                "--tune has too few photos or groups of a label; the usual strength is taken"
+            )
 
-        def on_evaluation(evaluation: Evaluation, weights: np.ndarray) -> None:
-            listener.evaluated(evaluation)
-            if summaries is not None:
-                summaries.add_evaluation(evaluation, weights)
+    def on_evaluation(evaluation: Evaluation, weights: np.ndarray) -> None:
+        listener.evaluated(evaluation)
+        if summaries is not None:
+            summaries.add_evaluation(evaluation, weights)
 
-        l2 = None if searched is None else searched.l2
-        fitted = fit_head(config, dataset, l2, on_evaluation)
-        head, temperature = fitted.head, 1.0
-        if config.calibrate and len(dataset.validation):
-            temperature = find_temperature(head, dataset.validation)
-            head = head.at_temperature(temperature)
-        test = test_head(dataset, head, config.test_batch_size, config.seed)
-        if summaries is not None and test is not None:
-            summaries.add_confusion(fitted.steps, test.confusion)
+    l2 = None if searched is None else searched.l2
+    fitted = fit_head(config, dataset, l2, on_evaluation)
+    head, temperature = fitted.head, 1.0
+    if config.calibrate and len(dataset.validation):
+        temperature = find_temperature(head, dataset.validation)
+        head = head.at_temperature(temperature)
+    return _Trained(head, fitted, searched, temperature)
+
+
+def _tested(config: Config, dataset: Dataset, trained: _Trained) -> TrainingResult:
     return TrainingResult(
         labels=dataset.labels,
         images={name: len(getattr(dataset, name)) for name in ("training", "validation", "testing")}
         | {"left_out": dataset.left_out},
-        head=head,
-        fitted=fitted,
-        search=searched,
-        temperature=temperature,
-        test=test,
+        head=trained.head,
+        fitted=trained.fitted,
+        search=trained.searched,
+        temperature=trained.temperature,
+        test=test_head(dataset, trained.head, config.test_batch_size, config.seed),
         problems=None,
     )
 

@@ -1,6 +1,7 @@
 """Data sets that the tests make, and how they run the commands."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,9 @@ from retrain.report.results import TrainingResult
 from retrain.trainer import Listener, train
 from retrain.training.fitting import Evaluation
 from tests.standin import StandIn
+
+# A shell may have started this with Ctrl-C ignored, which its children would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 COLOURS = {"cyan": (0, 200, 200), "magenta": (200, 0, 200), "yellow": (200, 200, 0)}

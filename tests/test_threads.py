@@ -1,5 +1,6 @@
 """Threads, forks and interruptions: nothing waits for what will not come."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -8,13 +9,16 @@ import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from bottlenecks import machine
 from bottlenecks.builder import build
 from bottlenecks.config import Config
+from bottlenecks.network import inception
 from bottlenecks.network.inception import InceptionV3
 from bottlenecks.store import lock
 from label_image.classifier import Classifier
@@ -151,7 +155,12 @@ def test_threads_that_import_tensorflow_at_once_all_get_the_whole_of_it(tmp_path
     package = tmp_path / "tensorflow"
     package.mkdir()
     (package / "__init__.py").write_text(
-        "import os, time\nos.write(2, b'notice of the loader\\n')\ntime.sleep(0.3)\nwhole = True\n"
+        "import os, time\n"
+        "os.write(2, b'E0000 00:00:1732 1 cuda_dnn.cc:8310] Unable to register\\n')\n"
+        "os.write(2, b'WARNING: All log messages before absl::InitializeLog() is called\\n')\n"
+        "os.write(2, b'2026-11-24 12:00:00.1: I tensorflow/core/util/port.cc:113] oneDNN\\n')\n"
+        "os.write(2, b'what another thread says\\n')\n"
+        "time.sleep(0.3)\nwhole = True\n"
     )
     source = """
         import os, sys, threading
@@ -167,7 +176,7 @@ def test_threads_that_import_tensorflow_at_once_all_get_the_whole_of_it(tmp_path
         print(got.count(True))
     """
     result = run_program(source, tmp_path)
-    assert (result.stdout, result.stderr) == ("8\n", "still here")
+    assert (result.stdout, result.stderr) == ("8\n", "what another thread says\nstill here")
 
 
 def test_a_failed_import_shows_what_was_held_back(tmp_path: Path) -> None:
@@ -239,3 +248,86 @@ def test_networks_are_built_in_several_threads(model_dir: Path, tmp_path: Path) 
     with ThreadPoolExecutor(3) as pool:
         frozen = list(pool.map(lambda i: InceptionV3("random", tmp_path / str(i)).frozen, range(3)))
     assert frozen == [expected] * 3
+
+
+@forks
+def test_a_lock_that_a_child_leaves_by_the_stack_stays_its_parent_s(tmp_path: Path) -> None:
+    source = """
+        import os, subprocess, sys
+        from pathlib import Path
+        from bottlenecks.store import lock
+        other = "from pathlib import Path\\nfrom bottlenecks import lock\\n"
+        other += "with lock.exclusive(Path('cache'), wait=False) as held: print(held, flush=True)"
+        with lock.exclusive(Path("cache")):
+            child = os.fork()
+            if child == 0:
+                raise SystemExit  # through the with
+            os.waitpid(child, 0)
+            subprocess.run([sys.executable, "-c", other], check=True)
+    """
+    result = run_program(source, tmp_path)
+    assert (result.stdout, result.stderr) == ("False\n", "")
+
+
+@forks
+@pytest.mark.parametrize("what", ["a classifier", "a network"])
+def test_what_tensorflow_has_started_says_so_in_a_forked_child(
+    trained: Trained, tmp_path: Path, model_dir: Path, what: str
+) -> None:
+    source = f"""
+        import os, signal
+        import numpy as np
+        from bottlenecks.errors import UsageError
+        pixels = np.zeros((1, 299, 299, 3), np.uint8)
+        if {what == "a classifier"}:
+            from label_image import Classifier
+            run = Classifier({str(trained.graph)!r}, {str(trained.labels)!r}).scores
+        else:
+            from bottlenecks import InceptionV3
+            run = InceptionV3("random", {str(model_dir)!r})
+            run(pixels)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # rather than for ever
+            try:
+                run(pixels)
+            except UsageError as error:
+                print(error, flush=True)
+            os._exit(0)
+        print(os.waitpid(child, 0)[1])
+    """
+    lines = run_program(source, tmp_path).stdout.splitlines()
+    assert "make one in each process, after the fork" in lines[0]
+    assert lines[1] == "0"
+
+
+def test_overlapping_fits_leave_the_process_its_threads() -> None:
+    before = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    first, second = machine.one_blas_thread(), machine.one_blas_thread()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(first)
+        second.__enter__()
+        inside = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    still = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    second.__exit__(None, None, None)
+    after = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    assert before and set(inside) == set(still) == {1}
+    assert after == before
+
+
+def test_an_interruption_while_the_network_starts_is_that_and_nothing_else(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not start the import of TensorFlow again, which may be what was interrupted."""
+    network = InceptionV3("random", model_dir)
+
+    def interrupted() -> ModuleType:
+        if seen:
+            raise AssertionError("imported again")
+        seen.append(1)
+        raise KeyboardInterrupt
+
+    seen: list[int] = []
+    monkeypatch.setattr(inception, "import_tensorflow", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        network(np.zeros((1, 299, 299, 3), np.uint8))

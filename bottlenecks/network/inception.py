@@ -17,7 +17,7 @@ import numpy as np
 
 from bottlenecks import atomic
 from bottlenecks.errors import UsageError, WeightsError, shown
-from bottlenecks.forks import PerProcess
+from bottlenecks.forks import OwnProcess, PerProcess
 from bottlenecks.machine import cpu_has_bfloat16
 from bottlenecks.network import bfloat16
 from bottlenecks.network.frozen import import_frozen
@@ -153,12 +153,15 @@ class InceptionV3:
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Run the network. ``pixels``: (n, 299, 299, 3) uint8. Returns (n, 2048) float32."""
+        with _building():
+            run = self._run
+        self._process.check("this network")
         try:
-            with _building():
-                run = self._run
             vectors: np.ndarray = run(pixels)
-        except import_tensorflow().errors.ResourceExhaustedError as error:
-            raise MemoryError("TensorFlow is out of memory") from error
+        except Exception as error:
+            if isinstance(error, import_tensorflow().errors.ResourceExhaustedError):
+                raise MemoryError("TensorFlow is out of memory") from error
+            raise
         return vectors
 
     @functools.cached_property
@@ -173,6 +176,7 @@ class InceptionV3:
             initialise = import_frozen(graph_def, {f"{INPUT_NODE}:0": scaled})
             vectors = graph.get_tensor_by_name(f"{BOTTLENECK_NODE}:0")
         session = tf.compat.v1.Session(graph=graph)
+        self._process = OwnProcess()
         initialise(session)
         run: Callable[[np.ndarray], np.ndarray] = session.make_callable(vectors, [pixels])
         return run

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -11,6 +12,11 @@ from types import ModuleType
 from bottlenecks.errors import TensorFlowError
 from bottlenecks.forks import PerProcess
 
+# Lines of absl's logging, and its warning that it is not set up yet.
+_LOGGED = re.compile(
+    rb"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: |)[IWEF](\d{4} | tensorflow/| external/)|"
+    rb"WARNING: All log messages before absl::InitializeLog|To enable the following instructions: "
+)
 _importing = PerProcess(threading.Lock)
 
 
@@ -19,7 +25,8 @@ def import_tensorflow() -> ModuleType:
 
     ``TF_CPP_MIN_LOG_LEVEL`` keeps the user's value where there is one. What TensorFlow writes
     to file descriptor 2 before its logging is set up (CUDA and oneDNN notices) is dropped, and
-    shown only if the import fails: `TensorFlowError`. Threads that come meanwhile wait.
+    shown only if the import fails: `TensorFlowError`. What others write meanwhile is shown when it
+    is done. Threads that come meanwhile wait.
     """
     with _importing():  # the module is in sys.modules long before it is whole
         if "tensorflow" not in sys.modules:
@@ -48,23 +55,25 @@ def _import_quietly() -> None:
 
 @contextlib.contextmanager
 def _stderr_held_back() -> Iterator[None]:
-    """Drop what is written to file descriptor 2, or show it after all if that raises."""
+    """Hold back what is written to descriptor 2; drop what TensorFlow logs, unless it raises."""
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.flush()
     held_back, kept = _anonymous_file(), os.dup(2)
+    failed = False
     try:
         os.dup2(held_back, 2)
         yield
     except Exception:
-        os.dup2(kept, 2)
-        os.lseek(held_back, 0, os.SEEK_SET)
-        with os.fdopen(os.dup(held_back), "rb") as written:
-            os.write(2, written.read())
+        failed = True
         raise
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-        os.close(held_back)
+        os.lseek(held_back, 0, os.SEEK_SET)
+        with os.fdopen(held_back, "rb") as written:
+            lines = [line for line in written if failed or not _LOGGED.match(line)]
+        with contextlib.suppress(OSError):
+            os.write(2, b"".join(lines))
 
 
 def _anonymous_file() -> int:

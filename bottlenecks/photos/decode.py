@@ -87,7 +87,7 @@ def decode(data: bytes, size: tuple[int, int] = INPUT_SIZE) -> np.ndarray:
     if image_format not in _OPENERS:
         raise BadImageError(_why_not(data, image_format))
     try:
-        check_structure(data, image_format)
+        has_scans = check_structure(data, image_format)
         if image_format == "WEBP":  # its plugin allocates the canvas when it opens the file
             _check_pixels(*_webp_size(data), image_format)
         with _OPENERS[image_format](BytesIO(data)) as image:
@@ -99,7 +99,7 @@ def decode(data: bytes, size: tuple[int, int] = INPUT_SIZE) -> np.ndarray:
                 # needed leaves the rest to the antialiased resize.
                 target = _stored_size(size, _orientation(image))
                 image.draft(None, (2 * target[0], 2 * target[1]))
-            memory = _decoding_memory(image, full_size)
+            memory = _decoding_memory(image, full_size, has_scans)
             if len(data) + memory > MAX_MEMORY:
                 raise BadImageError(
                     f"takes {(len(data) + memory) / 1e6:.0f} MB of memory to decode, at most "
@@ -141,7 +141,11 @@ def decode_picture(picture: Image.Image, size: tuple[int, int] = INPUT_SIZE) -> 
     """
     try:
         _check_pixels(*picture.size, picture.format or "")
+        if 0 in picture.size:
+            raise BadImageError(f"is empty: {picture.width} x {picture.height} pixels")
         picture.load()
+        if picture.mode == "F" and not np.isfinite(np.asarray(picture)).any():
+            raise BadImageError("holds no finite number")
         orientation = _orientation(picture)
         return _finish(shrink(picture, _stored_size(size, orientation)), orientation)
     except (BadImageError, MemoryError):
@@ -197,13 +201,13 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     return width, height
 
 
-def _decoding_memory(image: Any, full_size: tuple[int, int]) -> int:
+def _decoding_memory(image: Any, full_size: tuple[int, int], has_scans: bool) -> int:
     """Bytes that decoding takes at its peak, by the header (measured with Pillow 13).
 
-    ``full_size`` is that of the image before `draft`.
+    ``full_size`` is that of the image before `draft`; ``has_scans`` is `check_structure`'s.
     """
     pixels: int = image.width * image.height
-    if image.format in ("JPEG", "MPO") and image.info.get("progressive"):
+    if has_scans:
         # All coefficients are kept, 2 bytes each, whatever the scale.
         sampling = [horizontal * vertical for _, horizontal, vertical, _ in image.layer]
         return int(2 * full_size[0] * full_size[1] * sum(sampling) / max(sampling))

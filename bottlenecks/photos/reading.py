@@ -81,13 +81,12 @@ def file_bytes(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, Signature]
 def pool_of(threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
     """A pool of so many threads, none of which Ctrl-C and SIGTERM wait for."""
     pool = ThreadPoolExecutor(threads, name)
-    wait = True
+    wait = False  # until it is known to be safe: a second Ctrl-C may come at any line
     try:
         yield pool
+        wait = True
     except (Exception, GeneratorExit):
-        raise
-    except BaseException:
-        wait = False
+        wait = True
         raise
     finally:
         pool.shutdown(wait, cancel_futures=not wait)

@@ -12,9 +12,10 @@ _STRIP_PIXELS = 4_000_000  # what is larger is shrunk in strips of this size
 def shrink(image: Any, size: tuple[int, int]) -> Any:
     """The Pillow ``image`` resized to ``size`` (width, height), in mode L, RGB or RGBA.
 
-    Grey of more than 8 bits is scaled to 8. A PNG uses all 16. Cameras for TIFF have 10, 12 or 14
-    and write them as 16: the fewest bits are taken that hold the brightest pixel. Floating point is
-    from 0 to 1, or from its least to its greatest.
+    Grey of more than 8 bits is scaled to 8. A PNG uses all 16, and so does what Pillow no longer
+    knows the file of. Cameras for TIFF have 10, 12 or 14 and write them as 16: the fewest bits are
+    taken that hold the brightest pixel, as in whole numbers of 32 bits. Floating point is from 0 to
+    1, or from its least to its greatest.
     """
     levels = _levels(image) if image.mode[0] in "IF" else None
     x = max(1, image.width // (2 * size[0]))
@@ -42,7 +43,7 @@ def _strips(image: Any, multiple: int) -> Iterator[Any]:
 
 def _levels(image: Any) -> tuple[float, float]:
     """What is black in a grey image, and the steps of 8 bits that a step of it is."""
-    if image.format == "PNG":
+    if image.format != "TIFF" and image.mode.startswith("I;16"):
         return 0.0, 2.0**-8
     low, high = float("inf"), float("-inf")
     for strip in _strips(image, 1):

@@ -18,6 +18,9 @@ MAX_SEGMENTS = 5_000
 MAX_SCANS, MAX_SCANNED_PIXELS = 100, 1_600_000_000
 # libpng writes 8 KB of pixels to a chunk: 32,768 in a file of 256 MB.
 MAX_CHUNKS, MAX_METADATA = 50_000, 64 * 2**20
+# Pillow makes an object of each number in Exif, and copies the segments for each more of them. A
+# camera's is one segment of 64 KB at most.
+MAX_EXIF = 2**20
 MAX_GIF_BLOCKS = 50_000  # before the first frame; 12 MB of comments
 # Pillow builds a list of the strips or tiles: 90 million pixels in tiles of 32 x 32 have 88,000.
 MAX_TIFF_VALUES, MAX_TIFF_TAGS = 100_000, 1_000
@@ -25,31 +28,32 @@ MAX_TIFF_VALUES, MAX_TIFF_TAGS = 100_000, 1_000
 MAX_RLE_BYTES, MAX_RLE_PIXELS = 8_000_000, 10_000_000
 MAX_JUNK = 100_000  # bytes between the parts of a header, which Pillow skips one by one
 
+_WEBP_PIXELS = (b"VP8 ", b"VP8L", b"ALPH", b"ANMF")
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # others are within it
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # but for DHT, JPG and DAC
 _STANDALONE = frozenset((0x01, *range(0xD0, 0xDA)))  # markers without a length
-_SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
+_EOI, _SOS, _APP1 = 0xD9, 0xDA, 0xE1
 
 
-def check_structure(data: bytes, image_format: str) -> None:
+def check_structure(data: bytes, image_format: str) -> bool:
     """Raise `BadImageError` for a file that has more parts than are read.
 
     ``image_format`` is what `images.sniff` gives. What is broken otherwise is left to the codecs.
+    Returns whether it is a JPEG of several scans, for which its decoder keeps all coefficients.
     """
     check = _CHECKS.get(image_format)
-    if check is not None:
-        check(data)
+    return check is not None and bool(check(data))
 
 
 def _refuse(what: str, most: int) -> BadImageError:
     return BadImageError(f"has more than {most:,} {what}; open it in an editor and save it anew")
 
 
-def _check_jpeg(data: bytes) -> None:
+def _check_jpeg(data: bytes) -> bool:
     """The segments before the first scan, and all scans where there can be more than one."""
-    at, junk, segments, scans, pixels = 2, 0, 0, 0, 0
+    at, junk, segments, scans, pixels, exif = 2, 0, 0, 0, 0, 0
     components, progressive = 0, False
     while found := (_MARKER_AFTER_SCAN if scans else _MARKER).search(data, at):
         junk += 0 if scans else found.start() - at
@@ -60,7 +64,7 @@ def _check_jpeg(data: bytes) -> None:
             raise _refuse("stray bytes between its segments", MAX_JUNK)
         marker, at = data[found.end() - 1], found.end()
         if marker == _EOI and scans:
-            return
+            break
         if marker in _STANDALONE or len(data) < at + 8:
             continue
         if marker in _FRAMES:
@@ -70,10 +74,16 @@ def _check_jpeg(data: bytes) -> None:
         elif marker == _SOS:
             scans += 1
             if not progressive and data[at + 2] >= components:
-                return  # the only one: the decoder stops at its end
+                return scans > 1  # the only one: the decoder stops at its end
             if scans > MAX_SCANS or scans * pixels > MAX_SCANNED_PIXELS:
                 raise _refuse("scans for its size", scans - 1)
-        at += max(2, int.from_bytes(data[at : at + 2]))
+        length = max(2, int.from_bytes(data[at : at + 2]))
+        if marker == _APP1 and data.startswith(b"Exif", at + 2):
+            exif += length
+            if exif > MAX_EXIF:
+                raise _refuse("bytes of Exif", MAX_EXIF)
+        at += length
+    return scans > 0
 
 
 def _check_png(data: bytes) -> None:
@@ -89,16 +99,24 @@ def _check_png(data: bytes) -> None:
             metadata += length
             if metadata > MAX_METADATA:
                 raise _refuse("bytes of metadata", MAX_METADATA)
+            if kind == b"eXIf" and length > MAX_EXIF:
+                raise _refuse("bytes of Exif", MAX_EXIF)
         at += 12 + length
 
 
 def _check_webp(data: bytes) -> None:
-    at, chunks = 12, 0
+    at, chunks, metadata = 12, 0, 0
     while at + 8 <= len(data):
         chunks += 1
         if chunks > MAX_CHUNKS:
             raise _refuse("chunks", MAX_CHUNKS)
-        length = int.from_bytes(data[at + 4 : at + 8], "little")
+        kind, length = struct.unpack_from("<4sI", data, at)
+        if kind not in _WEBP_PIXELS:
+            metadata += length
+            if metadata > MAX_METADATA:
+                raise _refuse("bytes of metadata", MAX_METADATA)
+            if kind == b"EXIF" and length > MAX_EXIF:
+                raise _refuse("bytes of Exif", MAX_EXIF)
         at += 8 + length + length % 2
 
 

@@ -37,7 +37,7 @@ def exclusive(folder: Path, wait: bool = True) -> Iterator[bool]:
         folder.mkdir(parents=True, exist_ok=True)
         yield True
         return
-    descriptor = _acquire(folder, wait)
+    descriptor, owner = _acquire(folder, wait), os.getpid()
     if descriptor is None:
         yield False
         return
@@ -46,8 +46,10 @@ def exclusive(folder: Path, wait: bool = True) -> Iterator[bool]:
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield True
     finally:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked meanwhile has it too
+        # A child that was forked meanwhile has it too: there it is not freed, here it is.
+        if os.getpid() == owner:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 

@@ -43,9 +43,15 @@ class Subset:
 
     def sample(self, size: int, random: np.random.Generator) -> "Subset":
         """``size`` images drawn without replacement; all of them for -1 or too large a size."""
-        if size == -1 or size >= len(self):
-            return self
-        return self.select(np.sort(random.choice(len(self), size, replace=False)))
+        rows = sample_rows(len(self), size, random)
+        return self if len(rows) == len(self) else self.select(rows)
+
+
+def sample_rows(n: int, size: int, random: np.random.Generator) -> np.ndarray:
+    """``size`` of n rows drawn without replacement, sorted; all for -1 or too large a size."""
+    if size == -1 or size >= n:
+        return np.arange(n)
+    return np.sort(random.choice(n, size, replace=False))
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,11 @@ class Dataset:
         lowest = np.full(int(unit.max(initial=-1)) + 1, len(keys))
         np.minimum.at(lowest, unit, content)
         units: np.ndarray = np.argsort(np.argsort(lowest))[unit]
+        return units
+
+    def units_of(self, name: str) -> np.ndarray:
+        """The `units` of the images of the set ``name``, in the order of its rows."""
+        units: np.ndarray = self.units[self.set_of == name]
         return units
 
     @functools.cached_property
@@ -205,4 +216,6 @@ def _check_sets(dataset: Dataset, validation_percentage: int, testing_percentage
             ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else ""),
         )
     if validation_percentage and not len(dataset.validation):
-        log.warning("there is no validation set: all its images are copies of test images")
+        log.warning(
+            "there is no image to validate on: each label has too few groups, or copies alone"
+        )

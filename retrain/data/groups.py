@@ -5,12 +5,17 @@ trained on one of them knows the others.
 """
 
 import csv
+import io
+import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bottlenecks.errors import UsageError, shown
+
+log = logging.getLogger(__name__)
 
 GroupOf = Callable[[str], str]
 MAX_CSV_BYTES = 2**28  # a million photos with names of 200 letters
@@ -28,9 +33,8 @@ def grouping(group_by: str | None) -> GroupOf:
     """
     if group_by is None:
         return on_its_own
-    path = os.path.expanduser(group_by)
-    if os.path.lexists(path) or path.lower().endswith(".csv"):
-        named = _read_csv(Path(path))
+    if _names_a_table(group_by):
+        named = _read_csv(Path(os.path.expanduser(group_by)))
         return lambda relpath: named.get(relpath) or on_its_own(relpath)
     try:
         pattern = re.compile(group_by)
@@ -42,9 +46,9 @@ def grouping(group_by: str | None) -> GroupOf:
 
     def group_of(relpath: str) -> str:
         found = pattern.search(relpath)
-        if found is None:
-            return on_its_own(relpath)
-        return _named("\0".join(part or "" for part in found.groups()) or found[0])
+        parts = [part or "" for part in found.groups()] if found else []
+        name = "\0".join(parts) if any(parts) else found[0] if found else ""
+        return _named(name) if name else on_its_own(relpath)
 
     return group_of
 
@@ -60,15 +64,44 @@ def on_its_own(relpath: str) -> str:
 
 
 def check_groups(group_by: str | None, relpaths: Sequence[str]) -> None:
-    """Raise `UsageError` where ``group_by`` puts none of the photos together."""
+    """Raise `UsageError` where ``group_by`` puts none of the photos together, or all.
+
+    Warns of rows of a CSV file that are no photo, and of photos that it does not name.
+    """
     if group_by is None:
         return
     group_of = grouping(group_by)
-    if len(set(map(group_of, relpaths))) == len(set(map(on_its_own, relpaths))):
+    sizes = Counter(map(group_of, relpaths))
+    if not any(size > 1 and _is_named(group) for group, size in sizes.items()):
         raise UsageError(
             f"--group_by {shown(group_by)} puts no two photos together; it is searched in, or "
             f"lists, paths below --image_dir, such as {shown(relpaths[0])}"
         )
+    if len(sizes) == 1:
+        raise UsageError(
+            f"--group_by {shown(group_by)} puts all photos into one group, so that none is left to "
+            "test on; use a finer one"
+        )
+    if _names_a_table(group_by):
+        named = _read_csv(Path(os.path.expanduser(group_by)))
+        there = set(relpaths)
+        for missing, what in (
+            (sorted(set(named) - there), "paths in it are no photo below --image_dir"),
+            (sorted(there - set(named)), "photos are not in it and count as groups of one"),
+        ):
+            if missing:
+                log.warning(
+                    "--group_by %s: %d %s, such as %s",
+                    *(shown(group_by), len(missing), what, shown(missing[0])),
+                )
+
+
+def _names_a_table(group_by: str) -> bool:
+    return os.path.lexists(os.path.expanduser(group_by)) or group_by.lower().endswith(".csv")
+
+
+def _is_named(group: str) -> bool:
+    return group.endswith("\0")
 
 
 def _named(name: str) -> str:
@@ -84,10 +117,10 @@ def _read_csv(path: Path) -> dict[str, str]:
             raise UsageError(f"the CSV file {shown(path)} {problem}; {remedy}")
         if path.stat().st_size > MAX_CSV_BYTES:
             raise UsageError(f"the CSV file {shown(path)} has more than 256 MiB; {remedy}")
-        text = path.read_text("utf-8-sig", errors="surrogateescape")
+        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise UsageError(f"cannot read {shown(path)}: {error.strerror}; {remedy}") from error
-    rows = csv.reader(text.splitlines())
+    rows = csv.reader(io.StringIO(text, newline=""))
     named: dict[str, str] = {}
     try:
         header = [column.strip().lower() for column in next(rows, [])]

@@ -2,12 +2,13 @@
 
 import hashlib
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from bottlenecks.errors import ImageFolderError, shown
-from bottlenecks.photos.images import ImageFolder
+from bottlenecks.photos.images import ImageFolder, normalise
 
 SetName = Literal["validation", "testing", "training"]
 SETS: tuple[SetName, ...] = ("validation", "testing", "training")
@@ -15,9 +16,14 @@ MIN_IMAGES = 3  # one for each set
 
 _BUCKETS = 2**27  # retrain.py: MAX_NUM_IMAGES_PER_CLASS + 1
 
-# What the folders of a split are called that somebody else has made.
-_SETS = frozenset(
-    ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing")
+# What the folders of a split are called that somebody else has made, and what else is in such a
+# name: seg_train, test_set, val2017.
+_TRAINING = frozenset(("train", "training"))
+_SETS = _TRAINING | frozenset(
+    ("val", "valid", "validation", "dev", "eval", "test", "testing", "holdout")
+)
+_WORDS = _SETS | frozenset(
+    ("set", "sets", "seg", "split", "data", "dataset", "image", "images", "img", "photos")
 )
 
 
@@ -83,29 +89,46 @@ def split(
 
 
 def check_is_no_split(folder: ImageFolder) -> None:
-    """Raise `ImageFolderError` where the folders are the sets of a ready-made split.
+    """Raise `ImageFolderError` where folders are the sets of a ready-made split.
 
-    That is, ``train/daisy/a.jpg`` and ``validation/daisy/b.jpg``: all are called as sets are, and
-    hold folders, of which some are called the same. What is trained on them would tell "train"
-    from "validation".
+    That is, ``train/daisy/a.jpg`` and ``validation/daisy/b.jpg``. What is trained on them would
+    tell "train" from "validation". Two or more must be called as sets are, and be all there is, or
+    one of them be for training and hold folders; or one must hold folders that are called as the
+    labels beside it.
     """
-    if not set(folder.counts) <= _SETS or len(folder.counts) < 2:
-        return
-    inner: dict[str, set[str]] = defaultdict(set)
+    inner: dict[str, set[str]] = defaultdict(set)  # label folders in each folder
     for image in folder.images:
-        parts = image.relpath.split("/")
-        inner[parts[0]].add(parts[1] if len(parts) > 2 else "")
-    labels = set.intersection(*inner.values()) - {""}
-    if labels:
-        sets = ", ".join(shown(name) for name in sorted(inner))
-        first = next(
-            name for name in sorted(inner, key=lambda name: not name.lower().startswith("train"))
-        )
+        first, *rest = image.relpath.split("/")
+        inner[first] |= {normalise(rest[0])} if len(rest) > 1 else set()
+    sets = {name for name in inner if _is_set(name)}
+    labels = {normalise(name) for name in set(inner) - sets}
+    training = sorted(name for name in sets if _words(name) & _TRAINING and inner[name])
+    beside = sorted(name for name in sets if inner[name] & labels)
+    if len(sets) > 1 and (len(sets) == len(inner) or training):
+        shared = sorted(set.union(*(inner[name] for name in sets)))
+        example = f", such as {shown(shared[0])}" if shared else ""
+        one_set = os.path.join(folder.root, training[0]) if training else ""
+        remedy = f", or train on one set, which is split anew: --image_dir {shown(one_set)}"
         raise ImageFolderError(
-            f"{shown(folder.root)} is a ready-made split: its folders {sets} hold the same labels, "
-            f"such as {shown(min(labels))}; put the photos of a label into one folder, or train on "
-            f"one set, which is split anew: --image_dir {shown(os.path.join(folder.root, first))}"
+            f"{shown(folder.root)} is a ready-made split: its folders "
+            f"{', '.join(map(shown, sorted(sets)))} are sets and no labels; put all photos of a "
+            f"label{example} into one folder" + (remedy if training else "")
         )
+    if beside:
+        raise ImageFolderError(
+            f"{shown(os.path.join(folder.root, beside[0]))} is no label but a set: it holds "
+            f"folders that are called as the labels beside it, such as "
+            f"{shown(min(inner[beside[0]] & labels))}; move it away, or put its photos into theirs"
+        )
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"[^\W\d_]+", name.lower()))
+
+
+def _is_set(name: str) -> bool:
+    words = _words(name)
+    return words <= _WORDS and bool(words & _SETS)
 
 
 def _own_set(place: float, validation_percentage: int, testing_percentage: int) -> SetName:

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from bottlenecks.errors import ImageFolderError, shown
+from bottlenecks.machine import one_blas_thread
 from bottlenecks.store.vectors import blocks
 from retrain.data.dataset import FEW_IMAGES, Dataset
 from retrain.data.folds import can_be_judged, deal
@@ -50,7 +50,7 @@ class Problem:
 KINDS = {
     "label conflict": "the same photo under two labels: one of them is wrong",
     "leak": "the same photo in two sets; only one of them is used",
-    "near leak": "almost the same photo in two sets: the test may be flattered",
+    "near leak": "looks much like a photo in another set: if it is one, the test is flattered",
     "duplicate": "the same photo twice under one label and in one set",
     "wrong label?": "a model that has not seen the photo gives another label",
     "outlier": "unlike the other photos of its label",
@@ -158,7 +158,7 @@ def out_of_fold(dataset: Dataset, folds: int, seed: int) -> OutOfFold:
     judged = can_be_judged(fold_of, everything.y)
     n = len(everything)
     result = OutOfFold(np.full(n, np.nan), everything.y.copy(), np.full(n, np.nan))
-    with threadpool_limits(1):
+    with one_blas_thread():
         for fold in range(folds):
             seen = everything.select(np.flatnonzero(fold_of != fold))
             rows = np.flatnonzero((fold_of == fold) & judged)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bottlenecks.store.vectors import Vectors, blocks
-from retrain.data.dataset import Dataset
+from retrain.data.dataset import Dataset, sample_rows
 
 # Two photos are taken for versions of one if their distance is at most this share of the distance
 # to the tenth nearest photo. Of 50 flower photos that were mirrored, cropped by 5 %, or made
@@ -79,8 +79,11 @@ def near_leaks(dataset: Dataset, mean: np.ndarray) -> Iterator[Pair]:
             near = (apart <= NEAR * far) & (exact >= NEAR_COSINE)
             if near.any() and images_of[y[row]] < _FEW_NEIGHBOURS:
                 near &= _cosines_in_label(dataset, int(row), x) >= NEAR_IN_LABEL
-            of_scene = _normalised(x, centres[y[row]])
-            same = np.where(y[others] == y[row], of_scene[:-1] @ of_scene[-1], -1.0)
+            # Of another label, they must be alike beyond that label too.
+            same = _cosines_with_last(x, centres[y[row]])
+            for label in set(y[others]) - {y[row]}:
+                own = y[others] == label
+                same[own] = np.minimum(same, _cosines_with_last(x, centres[label]))[own]
             same[sets[others] == sets[row]] = -1.0
             if same.max() >= SAME_SCENE:
                 near[same.argmax()] = True
@@ -97,7 +100,12 @@ def _cosines_in_label(dataset: Dataset, row: int, x: np.ndarray) -> np.ndarray:
     The mean of its label is taken off.
     """
     vectors, y = dataset.everything.vectors, dataset.everything.y
-    z = _normalised(x, vectors.take(np.flatnonzero(y == y[row])).mean(axis=0))
+    return _cosines_with_last(x, vectors.take(np.flatnonzero(y == y[row])).mean(axis=0))
+
+
+def _cosines_with_last(x: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """(k,) cosines of the last of ``x`` (k + 1, 2048) with the others, ``centre`` taken off."""
+    z = _normalised(x, centre)
     cosines: np.ndarray = z[:-1] @ z[-1]
     return cosines
 
@@ -112,9 +120,7 @@ def _centres(dataset: Dataset, mean: np.ndarray) -> np.ndarray:
     centres = np.empty((len(dataset.labels), len(mean)), np.float32)
     for label in range(len(centres)):
         rows = np.flatnonzero(y == label)
-        if len(rows) > _CENTRE_ROWS:
-            rows = np.sort(random.choice(rows, _CENTRE_ROWS, replace=False))
-        x = vectors.take(rows)
+        x = vectors.take(rows[sample_rows(len(rows), _CENTRE_ROWS, random)])
         z = _normalised(x, mean)
         cosines = z @ z.T
         usual = np.quantile(cosines, _USUAL)

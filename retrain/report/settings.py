@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from bottlenecks.errors import UsageError
 from bottlenecks.settings import Output, Settings, flag, require
 
 SUMMARIES = ("train", "validation")  # sub-folders of --summaries_dir
@@ -37,7 +38,9 @@ class ReportSettings(Settings):
     test_batch_size: int = flag(-1, "images in the final test; -1 for all", metavar="N")
     print_misclassified_test_images: bool = flag(False, "list the test images it got wrong")
     data_health: bool = flag(
-        False, "look for copies, wrong labels and outliers (also done for --report_dir)"
+        False,
+        "look for copies, wrong labels and outliers, and list them in data_health.csv (also done "
+        "for --report_dir, and then written there)",
     )
     data_health_folds: int | None = flag(
         None,
@@ -52,6 +55,11 @@ class ReportSettings(Settings):
         require(size >= 1 or size == -1, "test_batch_size", "at least 1, or -1 for all", size)
         folds = self.data_health_folds
         require(folds is None or folds >= 2, "data_health_folds", "at least 2", folds)
+        if folds is not None and not self.checks_data_health:
+            raise UsageError(
+                "--data_health_folds does nothing without --data_health or --report_dir; add one, "
+                "or leave it out"
+            )
 
     @property
     def checks_data_health(self) -> bool:

@@ -23,7 +23,8 @@ _CONFUSION_PIXELS = 500  # about how wide the picture is
 class Summaries:
     """Writes event files; a context manager. Nothing that is there already is touched.
 
-    Everything raises `OutputError` where it cannot write.
+    Raises `OutputError` where they cannot be made. What cannot be written later stops no training:
+    `close` raises it.
 
     ``tf.summary`` needs the tensorboard package, which TensorFlow no longer brings along;
     the writer of TF 1 does not.
@@ -32,23 +33,36 @@ class Summaries:
     def __init__(self, summaries_dir: str | Path) -> None:
         self._folder = summaries_dir
         self._tf = import_tensorflow()
+        self._failure: OutputError | None = None
+        self._is_made = False
         run = uuid.uuid4().hex  # else two runs within a second would share a file
         # The writer of TF 1 refuses eager mode.
-        with self._one_error(), self._tf.Graph().as_default():
+        with self._kept_failure(), self._tf.Graph().as_default():
             self._writers = {
                 name: self._tf.compat.v1.summary.FileWriter(
                     str(Path(summaries_dir) / name), filename_suffix=f".{run}"
                 )
                 for name in SUMMARIES
             }
+        self._raise_failure()
+        self._is_made = True
 
     def __enter__(self) -> "Summaries":
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._one_error():
+        with self._kept_failure():
             for writer in self._writers.values():
                 writer.close()
+
+    def close(self) -> None:
+        """Write what is left; raises `OutputError` where that or anything before it failed."""
+        self.__exit__()
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
     def add_evaluation(self, evaluation: Evaluation, weights: np.ndarray) -> None:
         """Write the scalars of an evaluation, and the histogram of the layer's ``weights``."""
@@ -90,19 +104,24 @@ class Summaries:
         )
 
     def _write(self, name: str, step: int, **value: Any) -> None:
+        if self._failure is not None:
+            return
         summary = self._tf.compat.v1.Summary()
         summary.value.add(**value)
-        with self._one_error():
+        with self._kept_failure():
             self._writers[name].add_summary(summary, step)
 
     @contextlib.contextmanager
-    def _one_error(self) -> Iterator[None]:
-        """Turn TensorFlow's errors, of many kinds, into `OutputError`."""
+    def _kept_failure(self) -> Iterator[None]:
+        """Keep the first of TensorFlow's errors, which are of many kinds, as an `OutputError`."""
         try:
             yield
-        except (RuntimeError, OSError, self._tf.errors.OpError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise OutputError(
-                f"cannot write --summaries_dir {shown(self._folder)}: {reason}; choose another "
-                "folder, or leave it out"
-            ) from error
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            so_far = "the event files end there, all else is done: " if self._is_made else ""
+            failure = OutputError(
+                f"cannot write --summaries_dir {shown(self._folder)}: {reason}; {so_far}choose "
+                "another folder, or leave it out"
+            )
+            failure.__cause__ = error
+            self._failure = self._failure or failure

@@ -6,12 +6,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from bottlenecks.errors import UsageError
+from bottlenecks.machine import one_blas_thread
 from bottlenecks.store.vectors import blocks
-from retrain.data.dataset import Dataset, Subset
-from retrain.evaluate import Score, losses_of, score
+from retrain.data.dataset import Dataset, Subset, sample_rows
+from retrain.evaluate import Score, is_lower, losses_of, score
 from retrain.training.head import Fit, Head, label_weights, softmax
 from retrain.training.settings import LEARNING_RATES, TrainingSettings
 
@@ -75,10 +75,8 @@ def fit_head(
     without a validation set, always the last.
     """
     random = np.random.default_rng((settings.seed, 1))
-    # The products are small: with more threads one waits for the other, and on a busy machine
-    # that took 30 times as long.
     with ExitStack() as stack:
-        stack.enter_context(threadpool_limits(1))
+        stack.enter_context(one_blas_thread())
         stack.enter_context(np.errstate(over="ignore", invalid="ignore"))  # checked below
         fit = Fit(
             dataset.training.vectors,
@@ -93,7 +91,8 @@ def fit_head(
             class_balance=settings.class_balance,
         )
         stack.callback(fit.close)
-        validation = dataset.validation.sample(MAX_VALIDATION, random)
+        held = sample_rows(len(dataset.validation), MAX_VALIDATION, random)
+        validation = dataset.validation.select(held)
         z = fit.standardisation.apply(validation.x)
         weights = label_weights(dataset.training.y, len(dataset.labels), settings.class_balance)
         weights = weights[validation.y]
@@ -113,18 +112,19 @@ def fit_head(
             if len(validation):
                 probabilities = fit.predict_standardised(z)
                 losses = losses_of(probabilities, validation.y) * (weights / weights.mean())
-                rows = _sample(len(validation), settings.validation_batch_size, random)
+                rows = sample_rows(len(validation), settings.validation_batch_size, random)
                 batch = score(probabilities[rows], validation.y[rows])
                 evaluation = Evaluation(step, train, score(probabilities, validation.y), batch)
             evaluations.append(evaluation)
             on_evaluation(evaluation, fit.weights)
             if best is None or losses.sum() < best.losses.sum():
                 best = _Candidate(step, fit.head(), losses)
-            elif settings.patience and step - best.step >= settings.patience:
+            elif settings.patience and len(validation) and step - best.step >= settings.patience:
                 break
         kept = _Candidate(step, fit.head(), losses)
-        if best is not None and settings.recipe != "classic" and _is_lower(best.losses, losses):
-            kept = best
+        if best is not None and best.step < step and settings.recipe != "classic":
+            units = dataset.units_of("validation")[held]
+            kept = best if is_lower(best.losses, losses, units, _STANDARD_ERRORS) else kept
     loss = float(kept.losses.mean()) if len(validation) else math.inf
     return Fitted(kept.head, kept.step, step, fit.l2, loss, tuple(evaluations))
 
@@ -136,18 +136,6 @@ class _Candidate:
     step: int
     head: Head
     losses: np.ndarray
-
-
-def _is_lower(losses: np.ndarray, than: np.ndarray) -> bool:
-    """Whether ``losses`` (n,) are lower than others of the same images, and not by chance.
-
-    Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3, of the differences.
-    """
-    if len(losses) < 2:
-        return False
-    ahead = than - losses
-    error = ahead.std(ddof=1) / math.sqrt(len(ahead))
-    return bool(ahead.mean() > _STANDARD_ERRORS * error)
 
 
 def find_temperature(head: Head, subset: Subset) -> float:
@@ -166,9 +154,3 @@ def find_temperature(head: Head, subset: Subset) -> float:
 
     found = minimize_scalar(loss, bounds=np.log(_TEMPERATURES), method="bounded")
     return float(np.exp(found.x))
-
-
-def _sample(n: int, size: int, random: np.random.Generator) -> np.ndarray:
-    if size == -1 or size >= n:
-        return np.arange(n)
-    return random.choice(n, size, replace=False)

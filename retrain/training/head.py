@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bottlenecks.store.vectors import Vectors, blocks
+from retrain.data.dataset import sample_rows
 from retrain.training.optimizers import AveragedAdam, GradientDescent, Optimizer
 
 # L2 penalty: this over the number of labels and the square root of the number of images. Fitted to
@@ -71,11 +72,8 @@ class Standardisation:
     @classmethod
     def of_sample(cls, vectors: Vectors, seed: int) -> "Standardisation":
         """That of at most `_STANDARDISATION_ROWS` vectors, drawn by ``seed``."""
-        rows = np.arange(len(vectors))
-        if len(rows) > _STANDARDISATION_ROWS:
-            random = np.random.default_rng((seed, 3))
-            rows = np.sort(random.choice(rows, _STANDARDISATION_ROWS, replace=False))
-        return cls.of(vectors.take(rows))
+        random = np.random.default_rng((seed, 3))
+        return cls.of(vectors.take(sample_rows(len(vectors), _STANDARDISATION_ROWS, random)))
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         """Standardised ``x`` (n, 2048), float32."""

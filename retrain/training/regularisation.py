@@ -7,13 +7,15 @@ that, images that a model has not seen do.
 
 import math
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
+from bottlenecks.machine import one_blas_thread
 from retrain.data.dataset import Dataset
 from retrain.data.folds import can_be_judged, deal
+from retrain.evaluate import is_lower
 from retrain.training.head import Standardisation, label_weights, usual_l2
 
 _FOLDS = 5  # Breiman & Spector 1992 found 5 as good as 10, or better
@@ -22,6 +24,9 @@ _QUICK = tuple(10.0 ** (i / 2) for i in range(-3, 4))
 _THOROUGH = tuple(10.0 ** (i / 4) for i in range(-8, 9))
 _QUICK_CELLS = 2**20  # images^2 * labels: half a second at the most
 _THOROUGH_CELLS = 2**17  # images * labels
+# Where the strongest is the best, a stronger one is tried, so many times: as with a third of the
+# labels wrong. (Weaker ones only make the scores of labels that are easily told apart extreme.)
+_WIDER, _MOST_WIDENINGS = 10.0**0.5, 4
 _LEAST_PER_LABEL = 5
 _MOST_STEPS = 300  # of the optimiser
 
@@ -53,8 +58,8 @@ def search(
     Regression Trees", section 3.4.3). ``thorough`` takes more images and strengths. Losses are
     weighed by ``class_balance`` as in training.
 
-    Returns None where it would take long (unless ``thorough``), or where there are too few images
-    of a label.
+    Returns None where it would take long (unless ``thorough``), where there are too few images of
+    the labels, and where all images of each belong together.
     """
     training, classes = dataset.training, len(dataset.labels)
     if thorough:
@@ -64,58 +69,103 @@ def search(
     if min(most, len(training)) < _LEAST_PER_LABEL * classes and not thorough:
         return None
     units = dataset.units[np.flatnonzero(dataset.set_of == "training")]
-    rows = _sample(units, most, np.random.default_rng((seed, 7)))
+    rows = _sample(training.y, units, most, np.random.default_rng((seed, 7)))
     x, y, units = training.vectors.take(rows), training.y[rows], units[rows]
-    fold_of = deal(units, y, _FOLDS)
-    judged = can_be_judged(fold_of, y)
-    if not judged.all() or len(np.unique(y)) < classes:
+    folds = _Folds(x, y, units, label_weights(training.y, classes, class_balance)[y])
+    if not folds.judged.any():
         return None
+    usual = usual_l2(classes, len(rows))
     factors = _THOROUGH if thorough else _QUICK
-    weights = label_weights(training.y, classes, class_balance)[y]
-    strengths = [usual_l2(classes, len(rows)) * factor for factor in factors]
-    losses = _losses(x, y, fold_of, weights, strengths) * (weights / weights.mean())
-    means = losses.mean(axis=1)
-    best = losses[means.argmin()]
-    error = (losses - best).std(axis=1, ddof=1) / math.sqrt(len(rows))
-    near = np.flatnonzero(means - best.mean() <= error)
-    chosen = min(near, key=lambda i: abs(math.log(factors[i])))
+    losses = dict(zip(factors, folds.losses([usual * factor for factor in factors]), strict=True))
+    for _ in range(_MOST_WIDENINGS):
+        best = min(losses, key=lambda factor: losses[factor].mean())
+        if best < max(losses):
+            break
+        losses[best * _WIDER] = folds.losses([usual * best * _WIDER])[0]
+    tried = sorted(losses)
+    chosen = _nearest_of_the_best(losses, units[folds.judged])
     usual = usual_l2(classes, len(training))
-    trials = tuple(Trial(usual * f, float(m)) for f, m in zip(factors, means, strict=True))
-    return Search(trials, trials[chosen].l2, factors[chosen])
+    trials = tuple(Trial(usual * factor, float(losses[factor].mean())) for factor in tried)
+    return Search(trials, usual * chosen, chosen)
 
 
-def _sample(units: np.ndarray, most: int, random: np.random.Generator) -> np.ndarray:
-    """Rows of at most ``most`` images, drawn by chance."""
-    rows = np.arange(len(units))
-    return rows if len(rows) <= most else np.sort(random.choice(rows, most, replace=False))
+def _nearest_of_the_best(losses: Mapping[float, np.ndarray], units: np.ndarray) -> float:
+    """The factor nearest to 1 of those whose losses are within one standard error of the lowest."""
+    best = min(losses.values(), key=np.mean)
+    near = [factor for factor, own in losses.items() if not is_lower(best, own, units, 1.0)]
+    return min(near, key=lambda factor: abs(math.log(factor)))
 
 
-def _losses(
-    x: np.ndarray,
-    y: np.ndarray,
-    fold_of: np.ndarray,
-    weights: np.ndarray,
-    strengths: list[float],
-) -> np.ndarray:
-    """(strengths, n) the loss of each image under the model that has not seen its fold."""
-    from sklearn.linear_model import LogisticRegression
+def _sample(y: np.ndarray, units: np.ndarray, most: int, random: np.random.Generator) -> np.ndarray:
+    """Sorted rows of at most ``most`` images: of each label some, by its share beyond these.
 
-    classes = int(y.max()) + 1
-    # scikit-learn has a single column of weights for two labels, half of which is each one's.
-    columns = 2.0 if classes == 2 else 1.0
-    losses = np.empty((len(strengths), len(y)))
-    with threadpool_limits(1), warnings.catch_warnings(action="ignore"):  # nearly converged will do
-        z = _rotated(Standardisation.of(x).apply(x))
-        for fold in range(int(fold_of.max()) + 1):
-            seen, unseen = fold_of != fold, np.flatnonzero(fold_of == fold)
-            model = LogisticRegression(warm_start=True, max_iter=_MOST_STEPS)
-            # From strong to weak, each from where the last one ended.
-            for i in np.argsort(strengths)[::-1]:
-                model.C = columns / (strengths[i] * float(weights[seen].sum()))
-                model.fit(z[seen], y[seen], weights[seen])
-                own = model.predict_log_proba(z[unseen])[np.arange(len(unseen)), y[unseen]]
-                losses[i, unseen] = -np.maximum(own, np.log(np.finfo(np.float32).tiny))
-    return losses
+    Of images that belong together one comes first, before a second of any.
+    """
+    order = random.permutation(len(y))
+    within_unit = np.empty(len(y), np.int64)  # the how-manieth of its label and unit it is
+    within_label = np.empty(len(y), np.int64)
+    within_unit[order] = _counted(y[order] * (int(units.max()) + 1) + units[order])
+    order = order[np.argsort(within_unit[order], kind="stable")]
+    within_label[order] = _counted(y[order])
+    share = within_label / np.bincount(y)[y]
+    first = np.where(within_label < _LEAST_PER_LABEL, -1.0, share)
+    return np.sort(np.lexsort((within_label, first))[:most])
+
+
+def _counted(values: np.ndarray) -> np.ndarray:
+    """(n,) how many of the same value there are before each of ``values`` (n,)."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    counted = np.empty(len(values), np.int64)
+    counted[order] = np.arange(len(values)) - np.repeat(starts, np.diff(np.r_[starts, len(values)]))
+    return counted
+
+
+class _Folds:
+    """A cross-validation of images ``x`` (n, 2048), ``y``, ``units``, ``weights`` (n,) each.
+
+    ``judged`` (n,) are those of whose label there are images outside their fold.
+    """
+
+    def __init__(
+        self, x: np.ndarray, y: np.ndarray, units: np.ndarray, weights: np.ndarray
+    ) -> None:
+        self._y, self._weights = y, weights
+        self._fold_of = deal(units, y, _FOLDS)
+        self.judged = can_be_judged(self._fold_of, y)
+        with one_blas_thread():
+            self._z = _rotated(Standardisation.of(x).apply(x))
+
+    def losses(self, strengths: Sequence[float]) -> np.ndarray:
+        """(strengths, judged) the weighed loss of each under the model that has not seen it."""
+        from sklearn.linear_model import LogisticRegression
+
+        y, weights = self._y, self._weights
+        losses = np.zeros((len(strengths), len(y)))
+        with (
+            one_blas_thread(),
+            warnings.catch_warnings(action="ignore"),
+        ):  # nearly converged will do
+            for fold in range(_FOLDS):
+                seen = self._fold_of != fold
+                unseen = np.flatnonzero(~seen & self.judged)
+                known = np.unique(y[seen])
+                if not len(unseen) or len(known) < 2:
+                    continue
+                # Of two labels scikit-learn has one column of weights, half of it each one's.
+                columns = 2.0 if len(known) == 2 else 1.0
+                own = np.searchsorted(known, y[unseen])
+                model = LogisticRegression(warm_start=True, max_iter=_MOST_STEPS)
+                # From strong to weak, each from where the last one ended.
+                for i in np.argsort(strengths)[::-1]:
+                    model.C = columns / (strengths[i] * float(weights[seen].sum()))
+                    model.fit(self._z[seen], y[seen], weights[seen])
+                    log = model.predict_log_proba(self._z[unseen])[np.arange(len(unseen)), own]
+                    losses[i, unseen] = -np.maximum(log, np.log(np.finfo(np.float32).tiny))
+        weighed = losses * (weights / weights[self.judged].mean())
+        result: np.ndarray = weighed[:, self.judged]
+        return result
 
 
 def _rotated(z: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -291,3 +292,110 @@ def test_the_streams_are_given_back() -> None:
     before = sys.stdout, sys.stderr
     run(lambda: print("x") or 0, finishes=True)
     assert (sys.stdout, sys.stderr) == before
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_what_cannot_be_printed_is_said_after_the_work_is_done(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, sys\n"
+        "from bottlenecks.command import run\n"
+        "def main():\n"
+        "    for _ in range(3): print('figures', flush=True)\n"
+        "    pathlib.Path('done').touch()\n"
+        "    return 0\n"
+        "sys.exit(run(main, finishes=True))\n"
+    )
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (tmp_path / "done").exists()
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: what was to be printed could not be written: No space")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="terminals of POSIX")
+def test_work_is_finished_when_the_terminal_has_gone(tmp_path: Path) -> None:
+    program = (
+        "import os, pathlib, sys, time\n"
+        "from bottlenecks.command import run\n"
+        "def main():\n"
+        "    pathlib.Path('begun').touch()\n"
+        "    while not pathlib.Path('gone').exists(): time.sleep(0.01)\n"
+        "    for _ in range(3): print('figures', flush=True); print('x', file=sys.stderr)\n"
+        "    pathlib.Path('done').touch()\n"
+        "    return 0\n"
+        "code = run(main, finishes=True)\n"
+        "pathlib.Path('code').write_text(str(code))\n"
+        "os._exit(code)\n"
+    )
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    while not (tmp_path / "begun").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.close(ours)
+    (tmp_path / "gone").touch()
+    assert process.wait(60) == 0
+    assert (tmp_path / "done").exists()
+
+
+def test_a_second_ctrl_c_does_not_cut_off_the_cleaning_up_of_the_first(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cleaned = []
+
+    def main() -> int:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+                signal.raise_signal(number)
+            cleaned.append("all of it")
+        return 0
+
+    assert run(main) == 130
+    assert cleaned == ["all of it"]
+    assert "interrupted" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_hangs_while_it_cleans_up_can_still_be_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(command, "_CLEANING_SECONDS", 0.05)
+    ends = time.monotonic() + 20
+
+    def main() -> int:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            while time.monotonic() < ends:  # until the next but one is heard
+                signal.raise_signal(signal.SIGINT)
+        return 0
+
+    assert run(main) == 130
+    assert time.monotonic() < ends
+
+
+def test_ctrl_c_stays_ignored_where_the_shell_ignores_it() -> None:
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert run(lambda: signal.raise_signal(signal.SIGINT) or 0) == 0
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -207,3 +207,9 @@ def test_check_place_refuses_a_folder_without_permission(
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may all
     with pytest.raises(OutputError, match="permission"):
         outputs.check_place(tmp_path / "new" / "a", "output_graph")
+
+
+def test_no_output_lies_anywhere_in_a_folder_of_the_cache(tmp_path: Path) -> None:
+    place = tmp_path / "cache" / f"inception_v3-{'a' * 12}" / "deep" / "er" / "graph.pb"
+    with pytest.raises(OutputError, match="in a folder of the cache"):
+        outputs.check_writable([outputs.Output("output_graph", place)])

@@ -52,6 +52,16 @@ def test_image_is_the_same_as_a_photo(call: Call, files: list[str], photos: list
     assert by_flag.stdout == call(main, photos[1], *files).stdout
 
 
+def test_a_missing_photo_does_not_keep_the_others_from_being_labelled(
+    call: Call, files: list[str], photos: list[Path]
+) -> None:
+    result = call(main, photos[0], "missing.jpg", photos[1], *files, "--num_top_predictions=1")
+    assert result.returncode == 2
+    assert [line for line in result.stdout.splitlines() if LINE.match(line)][1:] != []
+    assert result.stderr.startswith("error: missing.jpg: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_several_photos_are_named(call: Call, files: list[str], photos: list[Path]) -> None:
     result = call(main, *photos, *files, "--num_top_predictions", "1")
     lines = result.stdout.splitlines()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bottlenecks.errors import BadImageError
+from bottlenecks.errors import BadImageError, UsageError
 from bottlenecks.photos.decode import decode, decode_picture
 from label_image.photos import photos_in
 from tests.conftest import COLOURS, photo
@@ -62,3 +62,24 @@ def test_several_photos_are_taken_as_they_are_asked_for() -> None:
     assert taken == [0]
     assert isinstance(pixels, np.ndarray)
     assert pixels.shape == (2, 2, 3)
+
+
+@pytest.mark.parametrize("given", [np.array(3, np.uint8), np.array(3.0), {"x.jpg": 1}], ids=repr)
+def test_what_is_no_photo_and_not_several_is_one_error(given: object) -> None:
+    with pytest.raises(UsageError, match="classify takes"):
+        photos_in(given, (8, 8))
+
+
+@pytest.mark.parametrize("dtype", [object, str])
+def test_an_array_of_paths_or_one_alone_is_of_photos(dtype: type) -> None:
+    assert [p.path for p in photos_in(np.array("x.jpg", dtype), (8, 8))] == ["x.jpg"]
+    assert [p.path for p in photos_in(np.array(["a.jpg", "b.jpg"], dtype), (8, 8))] == [
+        "a.jpg",
+        "b.jpg",
+    ]
+
+
+def test_a_huge_array_is_refused_before_it_is_copied() -> None:
+    huge = np.broadcast_to(np.uint8(0), (40_000, 40_000, 3))
+    with pytest.raises(UsageError, match="at most 90,000,000"):
+        list(photos_in(huge, (8, 8)))

@@ -65,7 +65,6 @@ def test_a_bad_value_is_refused_by_the_name_of_its_flag(name: str, value: object
         ("learning_rate", None),
         ("patience", 0),
         ("patience", 1),
-        ("data_health_folds", 2),
         *[("class_balance", value) for value in ("none", "weights", "sampling")],
         *[("recipe", value) for value in ("adam", "classic")],
         ("seed", 2**32 - 1),
@@ -104,6 +103,13 @@ def test_classic_draws_labels_evenly_and_weighs_none() -> None:
 
 def test_classic_can_be_calibrated() -> None:
     assert config(recipe="classic", calibrate=True).calibrate
+
+
+def test_folds_of_data_health_are_for_those_who_look_for_it() -> None:
+    with pytest.raises(UsageError, match="--data_health_folds does nothing without --data_health"):
+        config(data_health_folds=2)
+    assert config(data_health_folds=2, data_health=True).data_health_folds == 2
+    assert config(data_health_folds=2, report_dir="report").data_health_folds == 2
 
 
 def test_a_report_looks_at_the_data_s_health_too() -> None:

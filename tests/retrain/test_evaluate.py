@@ -8,7 +8,6 @@ from sklearn.metrics import confusion_matrix as sklearn_matrix
 from retrain import evaluate
 from retrain.evaluate import (
     Confusion,
-    Figure,
     LabelScore,
     confusion_matrix,
     figures,
@@ -16,6 +15,7 @@ from retrain.evaluate import (
     reliability,
     score,
     score_labels,
+    standard_error,
 )
 
 LABELS = ("ant", "bee", "cat", "dog")
@@ -230,13 +230,37 @@ def test_scores_that_are_right_as_often_as_they_say_may_have_no_calibration_erro
     assert held >= 0.85 * 60
 
 
+@pytest.mark.parametrize(("n", "off"), [(8, 0.0), (8, 0.1), (20, 0.1), (62, 0.05)])
+def test_the_interval_of_the_calibration_error_holds_with_few_images(n: int, off: float) -> None:
+    """Scores that promise ``off`` more than they hold: 200 tests of ``n`` images."""
+    random = np.random.default_rng(0)
+    held = 0
+    for _ in range(200):
+        confidence = random.uniform(0.6, 1.0, n)
+        right = random.random(n) < confidence - off
+        probabilities = np.stack([confidence, 1 - confidence], axis=1)
+        found = figures(probabilities, np.where(right, 0, 1)).calibration_error
+        assert found.high > 0
+        held += found.low <= off <= found.high
+    assert held >= 0.93 * 200
+
+
+def test_the_standard_error_takes_what_belongs_together_for_one() -> None:
+    values = np.random.default_rng(0).normal(size=30)
+    alone = standard_error(values, np.arange(30))
+    assert alone == pytest.approx(values.std(ddof=1) / np.sqrt(30))
+    copies, units = np.repeat(values, 4), np.repeat(np.arange(30), 4)
+    assert standard_error(copies, units) == pytest.approx(alone)
+    assert standard_error(copies, np.arange(120)) == pytest.approx(alone / 2, rel=0.05)
+    assert standard_error(values, np.zeros(30, int)) == np.inf
+
+
 def test_intervals_are_seeded() -> None:
     found = [figures(*predictions(), seed=seed) for seed in (3, 3, 4)]
     assert found[0] == found[1]
-    for name in ("cross_entropy", "calibration_error"):
-        one, other = getattr(found[0], name), getattr(found[2], name)
-        assert one.value == other.value
-        assert (one.low, one.high) != (other.low, other.high)
+    one, other = found[0].cross_entropy, found[2].cross_entropy
+    assert one.value == other.value
+    assert (one.low, one.high) != (other.low, other.high)
 
 
 @pytest.mark.parametrize("right", [0, 1])
@@ -244,7 +268,8 @@ def test_figures_of_one_image(right: int) -> None:
     found = figures(*answers([right]))
     assert found.accuracy.value == found.mean_label_accuracy.value == right
     assert found.accuracy.low < found.accuracy.high
-    assert found.calibration_error == Figure(1 - right, 1 - right, 1 - right, 1)
+    assert found.calibration_error.value == found.calibration_error.low == 1 - right
+    assert found.calibration_error.high > 0.7  # one image says next to nothing
     assert np.isfinite([found.cross_entropy.low, found.cross_entropy.high]).all()
 
 

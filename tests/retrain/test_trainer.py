@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from retrain import trainer
 from retrain.config import Config
 from retrain.data import dataset as dataset_module
 from retrain.evaluate import confusion_matrix, figures, most_confused, score, score_labels
+from retrain.report.summaries import Summaries
 from retrain.trainer import train
 from retrain.training.fitting import find_temperature
 from retrain.training.head import usual_l2
@@ -213,7 +215,10 @@ def test_the_strength_that_was_found_is_trained_with(again: Again) -> None:
 # What is trained is not lost.
 
 
-@pytest.mark.parametrize("what", ["retrain.trainer.examine", "retrain.report.page.write_report"])
+@pytest.mark.parametrize(
+    "what",
+    ["retrain.trainer.examine", "retrain.report.page.write_report", "retrain.trainer.test_head"],
+)
 @pytest.mark.parametrize("stop_by", [RuntimeError, KeyboardInterrupt])
 def test_whatever_stops_data_health_or_report_the_graph_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, stop_by: type[BaseException]
@@ -235,6 +240,45 @@ def test_whatever_stops_data_health_or_report_the_graph_is_written(
         assert "no font" in str(caught.value) and "--report_dir" in str(caught.value)
     monkeypatch.undo()
     assert train_colours(tmp_path, how_many_training_steps=20).graph.read_bytes() == graph
+
+
+def test_event_files_that_cannot_be_written_to_their_end_stop_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk: TensorFlow's writer then raises an IndexError, among others."""
+    real = Summaries._write
+
+    def fail(self: Summaries, *arguments: Any, **value: Any) -> None:
+        for writer in self._writers.values():
+            writer.add_summary = broken
+        real(self, *arguments, **value)
+
+    def broken(*_: object) -> None:
+        raise IndexError("list index out of range")
+
+    monkeypatch.setattr(Summaries, "_write", fail)
+    summaries, report = tmp_path / "events", tmp_path / "report"
+    with pytest.raises(OutputError, match=r"--summaries_dir .*all else is done"):
+        train_colours(
+            tmp_path,
+            summaries_dir=str(summaries),
+            report_dir=str(report),
+            how_many_training_steps=20,
+        )
+    assert (tmp_path / "graph.pb").exists() and (report / "report.html").exists()
+
+
+def test_the_strength_is_searched_with_the_balance_that_is_trained_with(
+    again: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+
+    def remember(*_: object, **settings: object) -> None:
+        given.append(settings)
+
+    monkeypatch.setattr(trainer, "search", remember)
+    again(class_balance="weights", tune=True, seed=3)
+    assert given == [{"thorough": True, "class_balance": "weights", "seed": 3}]
 
 
 def test_interrupted_while_training_there_is_no_graph_and_a_note_says_so(

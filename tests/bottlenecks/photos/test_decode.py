@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from io import BytesIO
 
@@ -16,7 +17,8 @@ from PIL import GifImagePlugin, Image, ImageFile, ImageOps, WebPImagePlugin
 from bottlenecks.errors import BadImageError
 from bottlenecks.photos import decode as decode_module
 from bottlenecks.photos import shrink as shrink_module
-from bottlenecks.photos.decode import MAX_JPEG_PIXELS, MAX_PIXELS, decode, thumbnail
+from bottlenecks.photos import structure
+from bottlenecks.photos.decode import MAX_JPEG_PIXELS, MAX_PIXELS, decode, decode_picture, thumbnail
 
 COLOUR = (200, 120, 40)
 SIZE = (8, 8)  # of most test pictures; `decode` is asked for the same
@@ -657,3 +659,86 @@ def test_heic_without_its_package_says_what_to_do(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(BadImageError, match=r"pip install 'retrain\[heic\]'.*JPEG"):
         decode(b"\0\0\0\x18ftypheic" + bytes(40))
+
+
+def several_scans(side: int) -> bytes:
+    """A baseline JPEG, ``side`` x ``side``, whose three components come in three scans."""
+
+    def segment(marker: int, body: bytes) -> bytes:
+        return bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body
+
+    code = bytes([1, *[0] * 15, 0])  # one symbol, of one bit
+    frame = struct.pack(">BHHB", 8, side, side, 3) + b"".join(
+        bytes((i, 0x11, 0)) for i in (1, 2, 3)
+    )
+    data = b"\xff\xd8" + segment(0xDB, b"\0" + b"\1" * 64) + segment(0xC0, frame)
+    data += segment(0xC4, b"\x00" + code) + segment(0xC4, b"\x10" + code)
+    bits = 2 * ((side + 7) // 8) ** 2
+    for component in (1, 2, 3):
+        data += segment(0xDA, bytes((1, component, 0, 0, 63, 0))) + bytes((bits + 7) // 8)
+    return data + b"\xff\xd9"
+
+
+def test_a_jpeg_of_several_scans_takes_memory_for_all_coefficients() -> None:
+    assert decode(several_scans(64), SIZE).shape == (*SIZE, 3)
+    with pytest.raises(BadImageError, match="takes 1178 MB of memory to decode"):
+        decode(several_scans(14_000), SIZE)
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+def test_a_flood_of_exif_is_refused_before_it_is_parsed(image_format: str) -> None:
+    values = 200_000
+    exif = b"II*\0" + struct.pack("<IHHHII", 8, 1, 0x112, 5, values, 26) + bytes(4)
+    exif += struct.pack("<II", 70001, 70003) * values
+    picture = Image.new("RGB", (50, 50))
+    if image_format == "JPEG":
+        plain = encode(picture, "JPEG")
+        body = b"Exif\0\0" + bytes(65_500)
+        data = plain[:2] + (b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body) * 40 + plain[2:]
+    elif image_format == "PNG":
+        plain = encode(picture, "PNG")
+        chunk = b"eXIf" + exif
+        whole = struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        data = plain[:33] + whole + plain[33:]
+    else:
+        data = encode(picture, "WEBP", exif=exif)
+    started = time.process_time()
+    with pytest.raises(BadImageError, match="bytes of Exif"):
+        decode(data, SIZE)
+    assert time.process_time() - started < 0.5
+
+
+def test_a_webp_s_metadata_is_bounded() -> None:
+    data = encode(Image.new("RGB", (50, 50)), "WEBP", xmp=bytes(structure.MAX_METADATA + 1))
+    with pytest.raises(BadImageError, match="bytes of metadata"):
+        decode(data, SIZE)
+
+
+def test_ordinary_exif_turns_a_picture_in_every_format() -> None:
+    exif = Image.Exif()
+    exif[0x112] = 6
+    picture = Image.new("RGB", (40, 20), "white")
+    picture.paste((255, 0, 0), (0, 0, 20, 20))
+    for image_format in ("JPEG", "PNG", "WEBP"):
+        pixels = decode(encode(picture, image_format, exif=exif), (20, 20)).astype(int)
+        assert pixels[2, 10, 1] < 60 and pixels[17, 10, 1] > 200  # red is above
+
+
+def test_a_picture_and_its_copy_have_the_same_pixels() -> None:
+    """A copy no longer knows the file's format; 16-bit grey must not change for it."""
+    dark = Image.fromarray((np.random.default_rng(0).random((64, 64)) * 900).astype(np.uint16))
+    data = encode(dark, "PNG")
+    opened = Image.open(io.BytesIO(data))
+    expected = decode(data, SIZE)
+    for picture in (opened, opened.copy(), dark):
+        np.testing.assert_array_equal(decode_picture(picture, SIZE), expected)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [Image.new("RGB", (0, 5)), Image.fromarray(np.full((9, 9), np.nan, np.float32))],
+    ids=["empty", "no number"],
+)
+def test_a_picture_of_nothing_is_a_bad_image(picture: Image.Image) -> None:
+    with pytest.raises(BadImageError):
+        decode_picture(picture, SIZE)

@@ -1,17 +1,20 @@
 """Files are read whole, in order, and never so many that memory runs out."""
 
 import os
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
 from bottlenecks.errors import BadImageError
 from bottlenecks.photos import reading
 from bottlenecks.photos.images import Signature, signature_of
-from bottlenecks.photos.reading import file_bytes, in_order
+from bottlenecks.photos.reading import file_bytes, in_order, pool_of
 
 
 @pytest.fixture
@@ -158,3 +161,35 @@ def test_when_the_caller_stops_the_rest_is_dropped(pool: ThreadPoolExecutor) -> 
 def test_an_error_of_the_function_reaches_the_caller(pool: ThreadPoolExecutor) -> None:
     with pytest.raises(ZeroDivisionError):
         list(in_order(pool, lambda i: 1 // i, [1, 0, 1], ahead=2))
+
+
+@pytest.mark.parametrize("nth", range(1, 12))
+def test_a_second_ctrl_c_at_any_line_does_not_wait_for_a_stuck_thread(nth: int) -> None:
+    """The first one is on its way out of `pool_of` when the second comes, at its ``nth`` line."""
+    end, seen = threading.Event(), 0
+
+    def interrupt(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        nonlocal seen
+        if frame.f_code.co_filename == reading.__file__ and frame.f_code.co_name == "pool_of":
+            if event == "line":
+                seen += 1
+                if seen == nth:
+                    raise KeyboardInterrupt
+            return interrupt
+        return None
+
+    def use() -> None:
+        with pytest.raises(KeyboardInterrupt), pool_of(1, "stuck") as pool:
+            pool.submit(end.wait)
+            sys.settrace(interrupt)
+            raise KeyboardInterrupt
+
+    rescue = threading.Timer(5, end.set)  # where it does wait
+    rescue.start()
+    try:
+        use()
+        assert not end.is_set()
+    finally:
+        sys.settrace(None)
+        end.set()
+        rescue.cancel()

@@ -1,5 +1,6 @@
 """retrain.data.groups: which photos belong together, by a pattern or a table."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,44 @@ def test_what_puts_no_photos_together_is_an_error(group_by: str) -> None:
         check_groups(group_by, PATHS[:3])
     check_groups(r"s\d", PATHS)
     check_groups(None, PATHS)
+
+
+def test_a_variant_s_name_may_be_put_together_by_a_pattern() -> None:
+    check_groups(r"(a)_nohash", ["d/a_nohash_1.jpg", "d/a_nohash_2.jpg", "d/b.jpg"])
+
+
+@pytest.mark.parametrize("group_by", [r"(\w)", "^rose", ".*(e).*"])
+def test_all_photos_in_one_group_is_an_error(group_by: str) -> None:
+    with pytest.raises(UsageError, match="puts all photos into one group"):
+        check_groups(group_by, [f"rose/e{i}.jpg" for i in range(4)])
+
+
+@pytest.mark.parametrize("group_by", [r"(s\d)?", "^", r"(x)?(y)?"])
+def test_a_pattern_that_finds_nothing_leaves_a_photo_on_its_own(group_by: str) -> None:
+    assert len(set(groups(group_by))) == len(PATHS)
+
+
+@pytest.mark.parametrize("mark", ["\n", "\u2028", "\x85", "\x0c", ","])
+def test_a_table_names_photos_with_any_letter_in_their_names(tmp_path: Path, mark: str) -> None:
+    table = tmp_path / "groups.csv"
+    names = [f"a/x{mark}{i}.jpg" for i in range(2)]
+    with open(table, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("path", "group"), *((name, "one") for name in names)])
+    group_of = grouping(str(table))
+    assert group_of(names[0]) == group_of(names[1]) == "one\0"
+
+
+def test_rows_that_are_no_photo_and_photos_without_a_row_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = tmp_path / "groups.csv"
+    rows = [*(f"{path},one" for path in PATHS[:2]), "flowers/daisy/s2_01.jpg,two", "x.jpg,two"]
+    table.write_text("\n".join(["path,group", *rows]))
+    check_groups(str(table), PATHS)
+    first, second = (record.getMessage() for record in caplog.records)
+    assert "2 paths in it are no photo below --image_dir, such as flowers/daisy/s2_01" in first
+    assert "3 photos are not in it and count as groups of one, such as daisy/s2_01" in second
+    caplog.clear()
+    table.write_text("\n".join(["path,group", *(f"{path},{path[-6]}" for path in PATHS)]))
+    check_groups(str(table), PATHS)
+    assert not caplog.records

@@ -187,16 +187,32 @@ def test_a_label_that_borrows_takes_no_other_s_only_one() -> None:
 # Splits that somebody else has made.
 
 
+def make(folder: Path, paths: Iterable[str]) -> None:
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        photo((200, 0, 0), 1).save(folder / path)
+
+
 @pytest.mark.parametrize(
     "names",
-    [("train", "validation"), ("Train", "Val", "Test"), ("training", "testing"), ("train", "dev")],
+    [
+        ("train", "validation"),
+        ("Train", "Val", "Test"),
+        ("training", "testing"),
+        ("train", "dev"),
+        ("training_set", "test_set"),
+        ("seg_train", "seg_test"),
+        ("train2017", "val2017"),
+        ("train", "holdout"),
+    ],
 )
-def test_a_ready_made_split_is_not_taken_for_labels(tmp_path: Path, names: tuple[str, ...]) -> None:
-    for name in names:
-        for label in ("horses", "humans"):
-            folder = tmp_path / name / label
-            folder.mkdir(parents=True)
-            photo((200, 0, 0), 1).save(folder / "a.jpg")
+@pytest.mark.parametrize("other", [(), ("unlabeled/1.jpg",), ("holdout/1.jpg",)], ids=str)
+def test_a_ready_made_split_is_not_taken_for_labels(
+    tmp_path: Path, names: tuple[str, ...], other: tuple[str, ...]
+) -> None:
+    """Nor with folders beside it that are none of it, or that are not sorted."""
+    make(tmp_path, [f"{name}/{label}/a.jpg" for name in names for label in ("horses", "humans")])
+    make(tmp_path, other)
     with pytest.raises(ImageFolderError, match=r"ready-made split.*horses.*--image_dir .*[tT]rain"):
         check_is_no_split(scan(tmp_path))
 
@@ -205,17 +221,38 @@ def test_a_ready_made_split_is_not_taken_for_labels(tmp_path: Path, names: tuple
     "paths",
     [
         ["train/1.jpg", "test/1.jpg"],
-        ["train/steam/1.jpg", "bus/city/1.jpg"],
         ["train/steam/1.jpg", "test/paper/1.jpg"],
+        ["train/Cats/1.jpg", "validation/cats/1.jpg"],
         ["train/steam/1.jpg", "test/1.jpg"],
         ["train/a/1.jpg", "test/a/1.jpg", "car/1.jpg"],
+    ],
+    ids=str,
+)
+def test_sets_that_hold_not_the_same_labels_are_sets_too(tmp_path: Path, paths: list[str]) -> None:
+    make(tmp_path, paths)
+    with pytest.raises(ImageFolderError, match="ready-made split"):
+        check_is_no_split(scan(tmp_path))
+
+
+def test_a_set_beside_the_labels_is_no_label(tmp_path: Path) -> None:
+    make(tmp_path, ["daisy/1.jpg", "Red Roses/1.jpg", "validation/daisy/2.jpg"])
+    with pytest.raises(ImageFolderError, match=r"validation is no label but a set.*daisy"):
+        check_is_no_split(scan(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["train/steam/1.jpg", "bus/city/1.jpg"],
+        ["train/1.jpg", "plane/1.jpg", "bus/1.jpg"],
+        ["train station/1.jpg", "train interior/1.jpg"],
+        ["pregnancy test/1.jpg", "covid test/1.jpg"],
+        ["test/paper/1.jpg", "exam/paper/1.jpg"],
     ],
     ids=str,
 )
 def test_labels_that_happen_to_be_called_as_sets_are_labels(
     tmp_path: Path, paths: list[str]
 ) -> None:
-    for path in paths:
-        (tmp_path / path).parent.mkdir(parents=True)
-        photo((200, 0, 0), 1).save(tmp_path / path)
+    make(tmp_path, paths)
     check_is_no_split(scan(tmp_path))

@@ -417,3 +417,16 @@ def test_in_small_labels_near_photos_are_near_without_what_the_label_shares(
             leaks[per_label, limit] = [p.path for p in found if p.path[-5] in "23"]
     assert leaks[12, 0.7] and leaks[30, 0.7] == leaks[30, 1.01] != []
     assert leaks[12, 1.01] == []
+
+
+def test_a_series_under_two_labels_is_found(quick: None) -> None:
+    """Trained on under one label and tested under another, it is as much of a leak."""
+    random = np.random.default_rng(0)
+    x = apart(60, 3, distance=6.0)
+    scene = x[0] + 4 * random.standard_normal(SIZE)
+    frames = scene + 0.6 * random.standard_normal((24, SIZE))
+    y = [*of_labels(60, 3), *([0] * 20), *([1] * 4)]
+    sets = {180 + i: "training" for i in range(20)} | {200 + i: "testing" for i in range(4)}
+    dataset = made_up(np.concatenate([x, frames]), y, sets=sets)
+    leaks = of_kind(examined(None, dataset), "near leak")
+    assert {problem.path for problem in leaks} == {f"D/label 1/{200 + i}.jpg" for i in range(4)}

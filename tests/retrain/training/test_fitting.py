@@ -389,3 +389,32 @@ def test_a_temperature_never_raises_the_cross_entropy(share: float, times: float
 def test_one_validation_image_is_enough_for_a_temperature() -> None:
     head, subset = sharpened(1.0, n=1)
     assert 0.05 <= find_temperature(head, subset) <= 20
+
+
+def test_without_a_validation_set_patience_stops_nothing() -> None:
+    dataset = overlapping()
+    nothing = np.where(dataset.set_of == "validation", "testing", dataset.set_of)
+    fitted = fit_head(config(patience=20), dataclasses.replace(dataset, set_of=nothing))
+    assert fitted.step == fitted.steps == config().how_many_training_steps
+
+
+def test_copies_do_not_vouch_for_each_other_in_the_choice_of_the_step() -> None:
+    """Ten photos that were copied ten times are surer of nothing than the ten are."""
+
+    def copied(dataset: Dataset, times: int) -> Dataset:
+        counts = np.where(dataset.set_of == "validation", times, 1)
+        rows = np.repeat(np.arange(len(counts)), counts)
+        images = [dataset.everything.images[row] for row in rows]
+        everything = Subset(
+            images, InMemory(dataset.everything.x[rows]), dataset.everything.y[rows]
+        )
+        return Dataset(dataset.labels, everything, dataset.set_of[rows])
+
+    kept = {}
+    for times in (1, 10):
+        kept[times] = 0
+        for seed in range(12):
+            dataset = copied(overlapping(training=900, validation=10, noise=0.0, seed=seed), times)
+            fitted = fit_head(config(eval_step_interval=10, learning_rate=0.005), dataset, 0.3)
+            kept[times] += fitted.step < fitted.steps
+    assert kept[10] <= kept[1] + 1

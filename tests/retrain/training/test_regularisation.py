@@ -152,7 +152,98 @@ def test_too_few_or_too_many_are_not_searched_unless_asked(
     assert search(made_up(per_label, classes), thorough=True) is not None
 
 
-def test_a_label_that_is_one_group_cannot_be_cross_validated() -> None:
+def test_labels_that_are_one_group_each_cannot_be_cross_validated() -> None:
     dataset = made_up()
-    groups = ["one" if y == 0 else str(i) for i, y in enumerate(dataset.everything.y)]
+    groups = [str(y) for y in dataset.everything.y]
     assert search(dataclasses.replace(dataset, groups=groups)) is None
+    assert search(dataclasses.replace(dataset, groups=groups), thorough=True) is None
+
+
+@pytest.mark.parametrize("classes", [2, 3, 8])
+def test_a_label_that_is_one_group_leaves_the_others_to_choose(classes: int) -> None:
+    """What is judged are the others, by models that know them."""
+    dataset = made_up(30, classes, distance=0.12, wrong=0.6)
+    groups = ["one" if y == 0 else str(i) for i, y in enumerate(dataset.everything.y)]
+    found = search(dataclasses.replace(dataset, groups=groups))
+    if classes > 2:
+        assert found is not None
+        assert found.times_the_usual >= 1
+
+
+@pytest.mark.parametrize("counts", [[80] * 150, [700] * 4 + [12]], ids=["many", "one is rare"])
+def test_labels_that_a_sample_by_chance_would_miss_do_not_stop_the_search(
+    counts: list[int],
+) -> None:
+    y = np.repeat(np.arange(len(counts)), counts)
+    random = np.random.default_rng(0)
+    x = random.normal(0, 0.3, (len(counts), 32))[y] + random.normal(0, 1, (len(y), 32))
+    keys = [hashlib.sha256(str(i).encode()).digest() for i in range(len(y))]
+    images = [CachedImage(str(c), f"{c}/{i}", f"{i}", keys[i]) for i, c in enumerate(y)]
+    subset = Subset(images, InMemory(x.astype(np.float32)), y)
+    dataset = Dataset(tuple(map(str, range(len(counts)))), subset, np.full(len(y), "training"))
+    for seed in range(3):
+        assert search(dataset, thorough=len(counts) > 5, seed=seed) is not None
+
+
+def test_where_the_best_is_the_strongest_that_is_tried_stronger_ones_are_too() -> None:
+    found = search(made_up(distance=0.02, wrong=0.5))
+    assert found is not None
+    strengths = [trial.l2 for trial in found.trials]
+    losses = [trial.cross_entropy for trial in found.trials]
+    usual = found.l2 / found.times_the_usual
+    assert strengths[-1] > 50 * usual
+    assert losses[-1] < losses[0]
+
+
+def test_chosen_is_the_nearest_to_the_usual_one_within_one_standard_error() -> None:
+    """By the losses of scikit-learn's own cross-validation, with the rule written out."""
+    taken = set()
+    for seed in range(4):
+        dataset = made_up(16, seed=seed)
+        found = search(dataset)
+        assert found is not None
+        usual = usual_l2(3, len(dataset.training))
+        y = dataset.training.y
+        z = Standardisation.of(dataset.training.x).apply(dataset.training.x).astype(np.float64)
+        fold_of = deal(dataset.units_of("training"), y, 5)
+        losses = {}
+        for trial in found.trials:
+            own = np.empty(len(y))
+            for fold in range(5):
+                seen = fold_of != fold
+                model = LogisticRegression(C=1 / (trial.l2 * seen.sum()), tol=1e-8, max_iter=5000)
+                model.fit(z[seen], y[seen])
+                own[~seen] = losses_of(model.predict_proba(z[~seen]), y[~seen])
+            losses[trial.l2] = own
+        best = min(losses.values(), key=np.mean)
+        within = [
+            l2
+            for l2, own in losses.items()
+            if own.mean() - best.mean() <= max(1e-3, (own - best).std(ddof=1) / np.sqrt(len(y)))
+        ]
+        nearest = min(within, key=lambda l2: abs(np.log(l2 / usual)))
+        assert found.l2 == pytest.approx(nearest)
+        taken.add(losses[found.l2] is best)
+    assert False in taken  # else the rule itself was not seen at work
+
+
+def test_the_models_that_are_compared_are_weighed_as_training_is() -> None:
+    dataset = made_up(80, 2, distance=0.06)
+    rare = (dataset.everything.y == 0) & (np.arange(160) % 5 != 0)
+    dataset = dataclasses.replace(dataset, set_of=np.where(rare, "testing", dataset.set_of))
+    found = search(dataset, class_balance="weights")
+    assert found is not None
+    y = dataset.training.y
+    weights = (len(y) / (2 * np.bincount(y)))[y]
+    z = Standardisation.of(dataset.training.x).apply(dataset.training.x).astype(np.float64)
+    fold_of = deal(dataset.units_of("training"), y, 5)
+    for trial in found.trials[1::2]:
+        losses = np.empty(len(y))
+        for fold in range(5):
+            seen = fold_of != fold
+            strength = trial.l2 / 2 * weights[seen].sum()
+            model = LogisticRegression(C=1 / strength, tol=1e-8, max_iter=5000)
+            model.fit(z[seen], y[seen], weights[seen])
+            losses[~seen] = losses_of(model.predict_proba(z[~seen]), y[~seen])
+        expected = (losses * weights).sum() / weights.sum()
+        assert trial.cross_entropy == pytest.approx(expected, rel=0.01)
