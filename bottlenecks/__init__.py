@@ -16,6 +16,7 @@ atomic      write-then-rename, for every file that is written
 command     what the commands share: flags, error lines, exit codes
 forks       what a forked child makes anew
 machine     cores, GPU, bfloat16, and what follows from them
+row_spec    what a row of the store is
 progress    how a long job shows while it runs
 photos/     where the photos are, which are images, and what their pixels are
 network/    weights -> the frozen network, and what runs it

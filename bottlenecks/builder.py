@@ -131,7 +131,8 @@ class _Build:
 
     def run(self) -> BuildReport:
         """Do it; a run that fails before it has a row leaves no cache folder that it made."""
-        self.cache = Cache(self.config.bottleneck_dir, self.extractor.fingerprint)
+        extractor = self.extractor
+        self.cache = Cache(self.config.bottleneck_dir, extractor.fingerprint, extractor.spec)
         made = [p for p in (self.cache.folder, self.cache.folder.parent) if not p.exists()]
         try:
             with if_interrupted("what was computed is kept, and the same command resumes"):
@@ -228,7 +229,7 @@ class _Build:
             read_ns = time.time_ns()
             with file_bytes(image.path) as (data, signature):
                 key = hashlib.sha256(data).digest()
-                pixels = None if key in self.cache else decode(data)
+                pixels = None if key in self.cache else decode(data, self.extractor.spec.input_size)
             return _Read(key, signature, read_ns, pixels)
         except BadImageError as error:
             return error

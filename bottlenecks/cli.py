@@ -103,12 +103,11 @@ def _inspect(bottleneck_dir: str, verify: bool) -> int:
     from bottlenecks.store.housekeeping import inspect
 
     infos = inspect(bottleneck_dir, every_row=verify)
-    print("fingerprint   precision       rows  megabytes  weights")
+    print("fingerprint   precision       rows     images  megabytes  weights")
     for info in infos:
-        print(
-            f"{info.cache.fingerprint[:12]}  {shown(info.precision):<9}  {info.rows:>9}  "
-            f"{info.size / 1e6:>9.1f}  {shown(info.weights)}"
-        )
+        columns = f"{info.rows:>9}  {info.images:>9}  {info.size / 1e6:>9.1f}"
+        fingerprint = info.cache.fingerprint[:12]
+        print(f"{fingerprint}  {shown(info.precision):<9}  {columns}  {shown(info.weights)}")
     problems = [problem for info in infos for problem in info.damaged]
     for problem in problems:
         print(f"damaged: {problem}")

@@ -5,11 +5,11 @@ import time
 import numpy as np
 
 from bottlenecks.errors import RetrainError
-from bottlenecks.network.inception import BOTTLENECK_SIZE, Extractor
+from bottlenecks.network.inception import Extractor
 from bottlenecks.store.cache import Cache
 
 COMMIT_SECONDS = 5.0  # at most this much work, and a batch, is lost when a run is killed
-COMMIT_ROWS = 4096  # 32 MiB
+COMMIT_BYTES = 2**25
 
 
 class Rows:
@@ -58,8 +58,8 @@ class Rows:
             self.computed = self._first_batch = len(vectors)
             self.images_per_second = len(vectors) / (now - self._since)
             self._since = now
-        rows = sum(len(keys) for keys, _ in self._ready)
-        if now - self._committed > COMMIT_SECONDS or rows >= COMMIT_ROWS:
+        nbytes = sum(vectors.nbytes for _, vectors in self._ready)
+        if now - self._committed > COMMIT_SECONDS or nbytes >= COMMIT_BYTES:
             self.commit()
 
     def commit(self) -> None:
@@ -72,11 +72,12 @@ class Rows:
 
 
 def _checked_vectors(extractor: Extractor, pixels: np.ndarray) -> np.ndarray:
-    vectors = extractor(pixels)
-    expected = (len(pixels), BOTTLENECK_SIZE)
-    if vectors.shape != expected or vectors.dtype != np.float32 or not np.isfinite(vectors).all():
+    vectors, spec = extractor(pixels), extractor.spec
+    is_whole = len(vectors) == len(pixels) and spec.fits(vectors)
+    if not is_whole or not np.isfinite(vectors).all():
+        expected = (len(pixels), *spec.shape)
         raise RetrainError(
             f"the network gave {vectors.shape} {vectors.dtype}, expected finite {expected} "
-            "float32; the weights are not what they should be"
+            f"{spec.dtype}; the weights are not what they should be"
         )
     return vectors

@@ -1,9 +1,9 @@
-"""The cached vectors of a data set as one HDF5 or NPZ file, for other programs."""
+"""The cached rows of a data set as one HDF5 or NPZ file, for other programs."""
 
-import contextlib
 import os
+import zipfile
 from collections.abc import Iterator
-from pathlib import Path
+from io import BytesIO
 
 import h5py
 import numpy as np
@@ -11,16 +11,26 @@ import numpy as np
 from bottlenecks import atomic
 from bottlenecks.builder import BuildReport
 from bottlenecks.errors import utf8
+from bottlenecks.store.vectors import Vectors, blocks, vectors_of
 
 
 def export_hdf5(report: BuildReport, path: str | os.PathLike[str]) -> None:
     """Write the readable images of ``report`` to an HDF5 file, a row each.
 
     ``vectors`` (n, 2048) float32, ``paths`` (n,) UTF-8 relative to the image folder, ``labels``
-    (n,) int64 into ``label_names`` (C,) UTF-8. Raises ``OSError`` with no file left.
+    (n,) int64 into ``label_names`` (C,) UTF-8. Of vectors that do not fit into memory a block at a
+    time is read. Raises ``OSError`` with no file left.
     """
-    with _partial(path) as partial, h5py.File(partial, "x") as file:
-        for name, array in _arrays(report).items():
+    vectors = _vectors(report)
+    atomic.make_parents(path)
+    with atomic.replacing(path) as partial, h5py.File(partial, "x") as file:
+        spec = vectors.spec
+        rows = file.create_dataset("vectors", (len(vectors), *spec.shape), spec.dtype)
+        start = 0
+        for block in blocks(vectors):
+            rows[start : start + len(block)] = block
+            start += len(block)
+        for name, array in _columns(report).items():
             if array.dtype.kind == "U":
                 file.create_dataset(name, data=array.astype(object), dtype=h5py.string_dtype())
             else:
@@ -29,23 +39,43 @@ def export_hdf5(report: BuildReport, path: str | os.PathLike[str]) -> None:
 
 def export_npz(report: BuildReport, path: str | os.PathLike[str]) -> None:
     """The arrays of `export_hdf5` for ``np.load(path, allow_pickle=False)``."""
-    with _partial(path) as partial, open(partial, "xb") as file:
-        np.savez(file, **_arrays(report))  # type: ignore[arg-type]
+    vectors = _vectors(report)
+    atomic.make_parents(path)
+    # The format of np.savez, which would want all vectors in memory: an archive of NPY files.
+    with atomic.replacing(path) as partial, zipfile.ZipFile(partial, "x") as archive:
+        with archive.open("vectors.npy", "w", force_zip64=True) as file:
+            for data in _as_npy(vectors):
+                file.write(data)
+        for name, array in _columns(report).items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
 
 
-def _arrays(report: BuildReport) -> dict[str, np.ndarray]:
+def _vectors(report: BuildReport) -> Vectors:
+    return vectors_of(report.cache, [image.key for image in report.images])
+
+
+def _as_npy(vectors: Vectors) -> Iterator[bytes]:
+    """The bytes of an NPY file (version 1.0), a block of rows at a time."""
+    header = BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header,
+        {
+            "descr": np.lib.format.dtype_to_descr(np.dtype(vectors.spec.dtype)),
+            "fortran_order": False,
+            "shape": (len(vectors), *vectors.spec.shape),
+        },
+    )
+    yield header.getvalue()
+    for block in blocks(vectors):
+        yield block.tobytes()
+
+
+def _columns(report: BuildReport) -> dict[str, np.ndarray]:
     label_names = list(report.counts)
     number = {label: i for i, label in enumerate(label_names)}
     return {
-        "vectors": report.cache.read(image.key for image in report.images),
         "paths": np.array([utf8(image.relpath) for image in report.images]),
         "labels": np.array([number[image.label] for image in report.images], np.int64),
         "label_names": np.array(label_names),
     }
-
-
-@contextlib.contextmanager
-def _partial(path: str | os.PathLike[str]) -> Iterator[Path]:
-    atomic.make_parents(path)
-    with atomic.replacing(path) as partial:
-        yield partial

@@ -25,10 +25,10 @@ from bottlenecks.network.names import BOTTLENECK_NODE, INPUT_NODE, NETWORK_SCOPE
 from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.network.weights import OnDownload, Weights, check_weights_argument, find_weights
 from bottlenecks.photos.decode import DECODE_VERSION, INPUT_SIZE
+from bottlenecks.row_spec import BOTTLENECK, RowSpec
 from bottlenecks.settings import checked_path
 
 ARCHITECTURE = "inception_v3"
-BOTTLENECK_SIZE = 2048
 
 _FREEZE_VERSION = "folded-4"  # part of the frozen file's name: change it with `_freeze`
 
@@ -42,6 +42,10 @@ class Extractor(Protocol):
     """What stage one needs of a network; tests pass a stand-in."""
 
     @property
+    def spec(self) -> RowSpec:
+        """What it gives for an image, and from pixels of which size."""
+
+    @property
     def fingerprint(self) -> str:
         """64 hex digits over all that changes a vector; cheap, or at least without the network."""
 
@@ -50,7 +54,7 @@ class Extractor(Protocol):
         """What the fingerprint is over, and the weights' name, for ``model.json``."""
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """(n, 299, 299, 3) uint8 -> (n, 2048) float32."""
+        """(n, height, width, 3) uint8 -> (n, ...) rows, both as `spec` says."""
 
 
 class NetworkExtractor(Extractor, Protocol):
@@ -71,6 +75,8 @@ class InceptionV3:
     the frozen network; ``precision`` is "float32" or "bfloat16". Nothing is downloaded or
     imported before it is needed; a path that is no weights file raises `WeightsError` at once.
     """
+
+    spec = BOTTLENECK
 
     def __init__(
         self,

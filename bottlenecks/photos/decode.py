@@ -25,10 +25,11 @@ from bottlenecks.machine import MOST_THREADS, threads
 from bottlenecks.photos.images import HEADER_BYTES, sniff
 from bottlenecks.photos.shrink import shrink
 from bottlenecks.photos.structure import check_structure
+from bottlenecks.row_spec import BOTTLENECK
 
 # Part of the fingerprint: change it with anything here that changes a pixel.
 DECODE_VERSION = "pillow-bilinear-2"
-INPUT_SIZE = (299, 299)  # height, width of InceptionV3's input
+INPUT_SIZE = BOTTLENECK.input_size  # (height, width) unless said otherwise
 
 MAX_PIXELS = 90_000_000  # as Pillow's own limit
 MAX_JPEG_PIXELS = 200_000_000  # what phones make; baseline JPEG decodes scaled down

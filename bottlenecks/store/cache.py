@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from bottlenecks import atomic
 from bottlenecks.errors import CacheError, DamagedShardError, OutputError, shown
+from bottlenecks.row_spec import BOTTLENECK, RowSpec, image_of
 from bottlenecks.store import layout, lock, shard
 from bottlenecks.store.layout import (
     DAMAGED_SUFFIX,
@@ -33,17 +35,28 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class _Shard:
+    size: int  # in bytes
+    key_bytes: int  # of each row: of images, or of variants of them
+
+
 class Cache:
-    """The vectors of one fingerprint. Making one reads and writes nothing.
+    """The rows of one fingerprint. Making one reads and writes nothing.
 
     `load` reads what is there; only within `writing` may rows be added.
     """
 
-    def __init__(self, bottleneck_dir: str | os.PathLike[str], fingerprint: str) -> None:
-        self.fingerprint = fingerprint
+    def __init__(
+        self,
+        bottleneck_dir: str | os.PathLike[str],
+        fingerprint: str,
+        spec: RowSpec = BOTTLENECK,
+    ) -> None:
+        self.fingerprint, self.spec = fingerprint, spec
         self.folder = Path(bottleneck_dir) / f"{FOLDER_PREFIX}{fingerprint[:12]}"
         self.damaged: dict[str, str] = {}  # shards that `load` found damaged, and how
-        self._shards: dict[str, int] = {}  # name -> bytes
+        self._shards: dict[str, _Shard] = {}  # by name
         self._place: dict[bytes, tuple[str, int]] = {}  # key -> (shard, row)
 
     def __len__(self) -> int:
@@ -54,6 +67,10 @@ class Cache:
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._place)
+
+    def count_images(self) -> int:
+        """How many images the rows are of."""
+        return len(set(map(image_of, self._place)))
 
     def load(self) -> None:
         """Find the rows on disk. A damaged shard is warned of once, and none of it is served."""
@@ -71,15 +88,15 @@ class Cache:
 
         With ``every_row`` the vectors are read too, not only each file's hash, structure and keys.
         """
-        found = Cache(self.folder.parent, self.fingerprint)
+        found = Cache(self.folder.parent, self.fingerprint, self.spec)
         problems = {}
         for path in self.shard_paths():
             try:
                 image = read_shard(path)
                 if every_row:
-                    keys, _ = shard.unpack(path.name, image, self.fingerprint)
+                    keys, _ = shard.unpack(path.name, image, self.fingerprint, self.spec)
                 else:
-                    keys = shard.unpack_keys(path.name, image, self.fingerprint)
+                    keys = shard.unpack_keys(path.name, image, self.fingerprint, self.spec)
             except FileNotFoundError:
                 continue  # merged away by another run; its rows are in a shard of that run
             except DamagedShardError as error:
@@ -116,7 +133,8 @@ class Cache:
     @property
     def is_untidy(self) -> bool:
         """Whether a killed run has left partial files, or shards to merge."""
-        return len(self._small_shards()) > 1 or bool(atomic.partials(self.folder))
+        to_merge = any(len(names) > 1 for names in self._small_shards())
+        return to_merge or bool(atomic.partials(self.folder))
 
     @contextlib.contextmanager
     def tidying(self) -> Iterator[bool]:
@@ -129,12 +147,15 @@ class Cache:
             yield held
 
     def append(self, keys: list[bytes], vectors: np.ndarray) -> None:
-        """Commit rows: ``keys`` are n sha256 digests, ``vectors`` (n, 2048) float32.
+        """Commit rows: ``keys`` are n keys of one length, ``vectors`` (n, ...) of `spec`.
 
-        When this returns they are on the disk; when it raises ``OSError`` none counts.
+        When this returns they are on the disk; when it raises ``OSError`` those of the last shard
+        do not count. No shard becomes larger than `LARGE_SHARD_BYTES`, but by its last row.
         """
-        rows = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), shard.KEY_BYTES)
-        self._commit(rows, vectors)
+        rows = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1)
+        step = self.spec.rows_in(LARGE_SHARD_BYTES)
+        for start in range(0, len(rows), step):
+            self._commit(rows[start : start + step], vectors[start : start + step])
 
     def merge(self) -> None:
         """Put the small shards together, so that an ordinary data set is one HDF5 file.
@@ -142,22 +163,20 @@ class Cache:
         The merged shard is on the disk before the first small one goes; a kill in between
         leaves rows twice, which is harmless.
         """
-        small = self._small_shards()
-        if len(small) < 2:
-            return
-        group: list[str] = []
-        group_bytes = 0
-        for name in small:
-            group.append(name)
-            group_bytes += self._shards[name]
-            if group_bytes >= LARGE_SHARD_BYTES:
+        for names in self._small_shards():
+            group: list[str] = []
+            group_bytes = 0
+            for name in names:
+                group.append(name)
+                group_bytes += self._shards[name].size
+                if group_bytes >= LARGE_SHARD_BYTES:
+                    self._merge(group)
+                    group, group_bytes = [], 0
+            if len(group) > 1:
                 self._merge(group)
-                group, group_bytes = [], 0
-        if len(group) > 1:
-            self._merge(group)
 
     def read(self, keys: Iterable[bytes]) -> np.ndarray:
-        """The vectors of ``keys`` in their order, (n, 2048) float32.
+        """The rows of ``keys`` in their order, (n, ...) of `spec`.
 
         Raises ``KeyError`` for a key that is not there, `CacheError` for a shard that was
         damaged since `load`; it is then set aside, so that the next run computes its images.
@@ -169,7 +188,7 @@ class Cache:
         """Open the shards of ``keys``, for reading their vectors one by one.
 
         Returns the files, and for each key the number of its file (n,) int32 and where in it its
-        2048 float32 begin (n,) int64, in bytes. Each shard was checked after it was opened.
+        row begins (n,) int64, in bytes. Each shard was checked after it was opened.
         Raises as `read` does.
         """
         keys = list(keys)
@@ -189,7 +208,7 @@ class Cache:
             ) from error
 
     def _read(self, keys: list[bytes]) -> np.ndarray:
-        result = np.empty((len(keys), shard.VECTOR_SIZE), np.float32)
+        result = self.spec.empty(len(keys))
         for name, (to_rows, from_rows) in self._by_shard(keys).items():
             result[to_rows] = self._rows(name)[1][from_rows]
         return result
@@ -201,7 +220,9 @@ class Cache:
             for name, (to_rows, from_rows) in self._by_shard(keys).items():
                 file = stack.enter_context(layout.open_own(self.folder / name))
                 with self._one_error(name):
-                    offsets = shard.row_offsets(name, layout.read_whole(file), self.fingerprint)
+                    offsets = shard.row_offsets(
+                        name, layout.read_whole(file), self.fingerprint, self.spec
+                    )
                 file_of[to_rows], offset[to_rows] = len(files), offsets[from_rows]
                 files.append(file)
             stack.pop_all()  # all is well: they stay open
@@ -254,8 +275,13 @@ class Cache:
                 path.unlink()
         (self.folder / lock.NAME).unlink(missing_ok=True)
 
-    def _small_shards(self) -> list[str]:
-        return [name for name, size in self._shards.items() if size < LARGE_SHARD_BYTES]
+    def _small_shards(self) -> list[list[str]]:
+        """The names of those that are to be merged, apart by the length of their keys."""
+        names: dict[int, list[str]] = {}
+        for name, found in self._shards.items():
+            if found.size < LARGE_SHARD_BYTES:
+                names.setdefault(found.key_bytes, []).append(name)
+        return list(names.values())
 
     def shard_paths(self) -> list[Path]:
         """The files that are named as shards are; links to some are none."""
@@ -286,19 +312,19 @@ class Cache:
             atomic.write_text(path, text, follow=False)
 
     def _add(self, name: str, size: int, keys: np.ndarray) -> None:
-        self._shards[name] = size
+        self._shards[name] = _Shard(size, keys.shape[1])
         for row, key in enumerate(keys):
             self._place[key.tobytes()] = (name, row)
 
     def _commit(self, keys: np.ndarray, vectors: np.ndarray) -> str:
-        name, image = shard.pack(self.fingerprint, keys, vectors)
+        name, image = shard.pack(self.fingerprint, self.spec, keys, vectors)
         atomic.write_bytes(self.folder / name, image, follow=False)
         self._add(name, len(image), keys)
         return name
 
     def _rows(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         with self._one_error(name):
-            return shard.unpack(name, read_shard(self.folder / name), self.fingerprint)
+            return shard.unpack(name, read_shard(self.folder / name), self.fingerprint, self.spec)
 
     @contextlib.contextmanager
     def _one_error(self, name: str) -> Iterator[None]:

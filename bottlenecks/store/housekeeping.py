@@ -9,6 +9,7 @@ from pathlib import Path
 from bottlenecks.errors import BadImageError, CacheError, DamagedShardError, shown
 from bottlenecks.photos.images import scan
 from bottlenecks.photos.reading import file_bytes
+from bottlenecks.row_spec import BOTTLENECK, RowSpec, image_of
 from bottlenecks.store import shard
 from bottlenecks.store.cache import Cache
 from bottlenecks.store.layout import (
@@ -25,12 +26,16 @@ from bottlenecks.store.stat_index import StatIndex
 
 @dataclass(frozen=True)
 class CacheInfo:
-    """One fingerprint in a cache folder. ``size`` is in bytes, of all its files."""
+    """One fingerprint in a cache folder: its ``rows``, the ``images`` that they are of.
+
+    ``size`` is in bytes, of all its files.
+    """
 
     cache: Cache
     weights: str
     precision: str
     rows: int
+    images: int
     size: int
     damaged: tuple[str, ...]  # what is wrong with which file
     set_aside: int  # *.h5.damaged files of earlier runs
@@ -41,7 +46,7 @@ def find_caches(bottleneck_dir: str | os.PathLike[str]) -> list[Cache]:
     folder = Path(bottleneck_dir)
     names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
     caches = [
-        Cache(folder, _fingerprint(folder / name))
+        Cache(folder, *_identity(folder / name))
         for name in names
         if is_cache(name) and (folder / name).is_dir()
     ]
@@ -68,6 +73,7 @@ def inspect(bottleneck_dir: str | os.PathLike[str], *, every_row: bool = False) 
                 weights=str(description.get("weights", "unknown")),
                 precision=str(description.get("precision", "unknown")),
                 rows=len(cache),
+                images=cache.count_images(),
                 size=sum(entry.stat(follow_symlinks=False).st_size for entry in files),
                 damaged=tuple(f"{shown(cache.folder / n)} {why}" for n, why in problems.items()),
                 set_aside=sum(is_vectors(e.name) and not is_shard(e.name) for e in files),
@@ -109,7 +115,7 @@ def plan_pruning(
         wanted = _keys_in(image_dir, kept)
         for cache in kept:
             cache.check()
-            if gone := frozenset(cache) - wanted:
+            if gone := frozenset(key for key in cache if image_of(key) not in wanted):
                 rows.append((cache, gone))
     return Pruning(tuple(doomed), tuple(rows))
 
@@ -123,18 +129,20 @@ def prune(pruning: Pruning) -> None:
             cache.discard(keys)
 
 
-def _fingerprint(folder: Path) -> str:
-    """The whole fingerprint of a cache folder, from a sound shard, else the 12 digits of its name.
+def _identity(folder: Path) -> tuple[str, RowSpec]:
+    """The whole fingerprint of a cache folder and what its rows are, from a sound shard.
+
+    Else the 12 digits of its name, and bottlenecks.
 
     Not from ``model.json``, which nothing protects.
     """
     digits = folder.name.removeprefix(FOLDER_PREFIX)
     for path in Cache(folder.parent, digits).shard_paths():
         try:
-            return shard.fingerprint_of(path.name, read_shard(path), digits)
+            return shard.describe(path.name, read_shard(path), digits)
         except DamagedShardError:
             continue
-    return digits
+    return digits, BOTTLENECK
 
 
 def _by_fingerprint(caches: list[Cache], fingerprint: str) -> Cache:

@@ -7,6 +7,7 @@ structure is checked before a row is read, because a cache may come from somebod
 
 import hashlib
 import io
+import math
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,28 +15,33 @@ import h5py
 import numpy as np
 
 from bottlenecks.errors import DamagedShardError
+from bottlenecks.row_spec import IMAGE_KEY_BYTES, VARIANT_KEY_BYTES, RowSpec
 
 SUFFIX = ".h5"
-KEY_BYTES = 32  # sha256 of an image file's content
-VECTOR_SIZE = 2048
-ROW_BYTES = VECTOR_SIZE * 4 + KEY_BYTES
 FORMAT = "retrain-bottlenecks-1"
-_CHUNK_ROWS = 128
+_CHUNK_BYTES = 2**20
+_DTYPES = ("float32", "float16", "uint8")  # of rows
+_MOST_DIMENSIONS = 4
 _CHECKSUM_BYTES = 4  # fletcher32, at the end of each chunk
 
 
-def pack(fingerprint: str, keys: np.ndarray, vectors: np.ndarray) -> tuple[str, bytes]:
-    """Make a shard of ``keys`` (n, 32) uint8 and ``vectors`` (n, 2048) float32, n > 0.
+def pack(
+    fingerprint: str, spec: RowSpec, keys: np.ndarray, vectors: np.ndarray
+) -> tuple[str, bytes]:
+    """Make a shard of ``keys`` (n, 32 or 64) uint8 and ``vectors`` (n, ...) of ``spec``, n > 0.
 
-    Returns its file name and bytes. The same rows give the same bytes.
+    Returns its file name and bytes. The same rows give the same bytes. Raises ``ValueError`` for
+    rows of another kind.
     """
-    rows = len(keys)
+    if not spec.fits(vectors):
+        raise ValueError(f"rows are {vectors.shape[1:]} {vectors.dtype}, expected {spec}")
     # HDF5's core driver builds the file in memory; the name is never opened.
     with h5py.File("shard", "w", driver="core", backing_store=False) as file:
         file.attrs["format"] = np.bytes_(FORMAT)
         file.attrs["fingerprint"] = np.bytes_(fingerprint)
+        chunk_rows = min(len(keys), spec.rows_in(_CHUNK_BYTES))
         for name, data in (("vectors", vectors), ("sha256", keys)):
-            chunks = (min(rows, _CHUNK_ROWS), data.shape[1])
+            chunks = (chunk_rows, *data.shape[1:])
             file.create_dataset(name, data=data, chunks=chunks, fletcher32=True)
         file.flush()
         image: bytes = file.id.get_file_image()
@@ -46,34 +52,41 @@ def name_of(image: bytes) -> str:
     return hashlib.sha256(image).hexdigest() + SUFFIX
 
 
-def unpack_keys(name: str, image: bytes, fingerprint: str) -> np.ndarray:
-    """The keys (n, 32) uint8 of a shard; raises `DamagedShardError`."""
-    with _checked(name, image, fingerprint) as file:
+def unpack_keys(name: str, image: bytes, fingerprint: str, spec: RowSpec) -> np.ndarray:
+    """The keys (n, 32 or 64) uint8 of a shard; raises `DamagedShardError`."""
+    with _checked(name, image, fingerprint, spec) as file:
         keys: np.ndarray = file["sha256"][...]
         return keys
 
 
-def fingerprint_of(name: str, image: bytes, beginning: str) -> str:
-    """The whole fingerprint of a shard whose fingerprint has this ``beginning``, 12 digits."""
-    with _checked(name, image, beginning) as file:
-        return bytes(file.attrs["fingerprint"]).decode("ascii")
+def describe(name: str, image: bytes, beginning: str) -> tuple[str, RowSpec]:
+    """The whole fingerprint, of which ``beginning`` is 12 digits, and what rows a shard holds.
+
+    Raises `DamagedShardError`, also for rows of no kind that this program writes.
+    """
+    with _checked(name, image, beginning, None) as file:
+        vectors = file["vectors"]
+        found = RowSpec("rows", vectors.shape[1:], vectors.dtype.name, (0, 0))
+        return bytes(file.attrs["fingerprint"]).decode("ascii"), found
 
 
-def unpack(name: str, image: bytes, fingerprint: str) -> tuple[np.ndarray, np.ndarray]:
-    """The keys (n, 32) uint8 and vectors (n, 2048) float32; raises `DamagedShardError`."""
-    with _checked(name, image, fingerprint) as file:
+def unpack(
+    name: str, image: bytes, fingerprint: str, spec: RowSpec
+) -> tuple[np.ndarray, np.ndarray]:
+    """The keys (n, 32 or 64) uint8 and rows (n, ...) of ``spec``; raises `DamagedShardError`."""
+    with _checked(name, image, fingerprint, spec) as file:
         keys, vectors = file["sha256"][...], file["vectors"][...]
     if not np.isfinite(vectors).all():
         raise DamagedShardError("it holds numbers that are not finite")
     return keys, vectors
 
 
-def row_offsets(name: str, image: bytes, fingerprint: str) -> np.ndarray:
-    """Where in the file each vector begins, (n,) int64 bytes; raises `DamagedShardError`.
+def row_offsets(name: str, image: bytes, fingerprint: str, spec: RowSpec) -> np.ndarray:
+    """Where in the file each row of ``spec`` begins, (n,) int64 bytes; raises `DamagedShardError`.
 
     Chunks are stored as they are, row by row, each with 4 bytes of checksum at its end.
     """
-    with _checked(name, image, fingerprint) as file:
+    with _checked(name, image, fingerprint, spec) as file:
         vectors = file["vectors"]
         rows = vectors.chunks[0]
         offsets = np.empty(-(-len(vectors) // rows), np.int64)
@@ -82,18 +95,18 @@ def row_offsets(name: str, image: bytes, fingerprint: str) -> np.ndarray:
             offsets[chunk.chunk_offset[0] // rows] = chunk.byte_offset
 
         vectors.id.chunk_iter(place)
-        within = np.arange(rows) * (VECTOR_SIZE * 4)
+        within = np.arange(rows) * spec.nbytes
         result: np.ndarray = (offsets[:, None] + within).reshape(-1)[: len(vectors)]
         return result
 
 
 @contextmanager
-def _checked(name: str, image: bytes, fingerprint: str) -> Any:
+def _checked(name: str, image: bytes, fingerprint: str, spec: RowSpec | None) -> Any:
     if name_of(image) != name:
         raise DamagedShardError("its bytes are not those it was written with")
     try:
         with h5py.File(io.BytesIO(image), "r") as file:
-            _check_structure(file, len(image), fingerprint)
+            _check_structure(file, len(image), fingerprint, spec)
             yield file
     except (DamagedShardError, MemoryError):
         raise
@@ -101,8 +114,11 @@ def _checked(name: str, image: bytes, fingerprint: str) -> Any:
         raise DamagedShardError(f"it is no readable HDF5 file ({error})") from error
 
 
-def _check_structure(file: h5py.File, size: int, fingerprint: str) -> None:
-    """Only what `pack` makes passes: no links to other files, no filters but fletcher32."""
+def _check_structure(file: h5py.File, size: int, fingerprint: str, spec: RowSpec | None) -> None:
+    """Only what `pack` makes passes: no links to other files, no filters but fletcher32.
+
+    Without a ``spec`` rows of any kind that can be packed do.
+    """
     if sorted(file) != ["sha256", "vectors"]:
         raise DamagedShardError("it does not hold exactly the datasets sha256 and vectors")
     for name in file:
@@ -110,9 +126,16 @@ def _check_structure(file: h5py.File, size: int, fingerprint: str) -> None:
             raise DamagedShardError(f"{name} is a link to somewhere else")
         if file.get(name, getclass=True) is not h5py.Dataset:
             raise DamagedShardError(f"{name} is no dataset")
-    rows = file["sha256"].shape[0] if file["sha256"].ndim == 2 else -1
-    _check_dataset(file["sha256"], (rows, KEY_BYTES), np.dtype("u1"), size)
-    _check_dataset(file["vectors"], (rows, VECTOR_SIZE), np.dtype("<f4"), size)
+    keys, vectors = file["sha256"], file["vectors"]
+    if keys.ndim != 2 or keys.shape[1] not in (IMAGE_KEY_BYTES, VARIANT_KEY_BYTES):
+        raise DamagedShardError(f"sha256 is {keys.shape}, expected (n, 32) or (n, 64)")
+    if spec is None:
+        if not 2 <= vectors.ndim <= _MOST_DIMENSIONS or vectors.dtype.name not in _DTYPES:
+            raise DamagedShardError(f"vectors are {vectors.shape} {vectors.dtype}")
+        spec = RowSpec("rows", vectors.shape[1:], vectors.dtype.name, (0, 0))
+    _check_dataset(keys, keys.shape, np.dtype("u1"), size)
+    little_endian = np.dtype(spec.dtype).newbyteorder("<")
+    _check_dataset(vectors, (len(keys), *spec.shape), little_endian, size)
     # Of the fingerprint the 12 digits of the folder's name may be all that is known.
     for name, expected in (("format", FORMAT), ("fingerprint", fingerprint)):
         attribute = file.attrs.get_id(name) if name in file.attrs else None
@@ -124,13 +147,11 @@ def _check_structure(file: h5py.File, size: int, fingerprint: str) -> None:
 
 
 def _check_dataset(
-    data: h5py.Dataset, shape: tuple[int, int], dtype: np.dtype[Any], size: int
+    data: h5py.Dataset, shape: tuple[int, ...], dtype: np.dtype[Any], size: int
 ) -> None:
     name = data.name.strip("/")
     if data.shape != shape or data.dtype != dtype:
-        raise DamagedShardError(
-            f"{name} is {data.shape} {data.dtype}, expected (n, {shape[1]}) {dtype}"
-        )
+        raise DamagedShardError(f"{name} is {data.shape} {data.dtype}, expected {shape} {dtype}")
     plist = data.id.get_create_plist()
     filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
     if data.is_virtual or data.external or filters != [h5py.h5z.FILTER_FLETCHER32]:
@@ -143,8 +164,8 @@ def _check_dataset(
 
 def _check_chunks(data: h5py.Dataset, size: int) -> None:
     """Each chunk holds whole rows, is there, and lies in the file; HDF5 does not check its size."""
-    rows, columns = data.chunks
-    expected = rows * columns * data.dtype.itemsize + _CHECKSUM_BYTES
+    rows, *rest = data.chunks
+    expected = math.prod(data.chunks) * data.dtype.itemsize + _CHECKSUM_BYTES
     found = set()
 
     def check(chunk: Any) -> None:
@@ -156,8 +177,8 @@ def _check_chunks(data: h5py.Dataset, size: int) -> None:
             found.add(chunk.chunk_offset)
 
     data.id.chunk_iter(check)
-    places = {(start, 0) for start in range(0, len(data), rows)}
-    if columns != data.shape[1] or data.file.userblock_size or found != places:
+    places = {(start, *[0] * len(rest)) for start in range(0, len(data), rows)}
+    if tuple(rest) != data.shape[1:] or data.file.userblock_size or found != places:
         raise DamagedShardError(
             f"{data.name.strip('/')} is stored in chunks that this program does not write"
         )

@@ -1,4 +1,4 @@
-"""The vectors of some keys of a cache, in memory or on disk: what training reads.
+"""The rows of some keys of a cache, in memory or on disk: what training reads.
 
 A data set of a million images has 8 GB of vectors. Those stay where they are: rows lie in the
 shards as plain float32, so once a shard has been checked, one row can be read by itself.
@@ -14,10 +14,11 @@ import numpy as np
 
 from bottlenecks.errors import CacheError
 from bottlenecks.photos.reading import in_order, pool_of
-from bottlenecks.store import shard
+from bottlenecks.row_spec import RowSpec
 from bottlenecks.store.cache import Cache
 
-BLOCK_ROWS = 4096  # 32 MiB
+BLOCK_BYTES = 2**25
+MAX_IN_MEMORY = 2**30  # bytes; more stay on disk, where training takes longer
 _READERS = 2  # threads that read batches ahead
 _AHEAD = 16  # batches
 _seeking = threading.Lock()
@@ -27,12 +28,15 @@ Stream = Generator[tuple[np.ndarray, np.ndarray], None, None]
 
 
 class Vectors(Protocol):
-    """n vectors (n, 2048) float32, of which any may be had in any order."""
+    """n rows (n, ...) of ``spec``, of which any may be had in any order."""
+
+    @property
+    def spec(self) -> RowSpec: ...
 
     def __len__(self) -> int: ...
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """The vectors at ``rows`` (k,) int64, (k, 2048) float32."""
+        """Those at ``rows`` (k,) int64, (k, ...)."""
 
     def select(self, rows: np.ndarray) -> "Vectors":
         """Those at ``rows`` (k,) int64 alone; they are not read yet."""
@@ -42,17 +46,27 @@ class Vectors(Protocol):
 
 
 def blocks(vectors: Vectors) -> Iterator[np.ndarray]:
-    """All ``vectors`` in their order, (at most `BLOCK_ROWS`, 2048) float32 at a time."""
+    """All ``vectors`` in their order, at most `BLOCK_BYTES` at a time."""
     rows = np.arange(len(vectors))
-    starts = range(0, len(rows), BLOCK_ROWS)
-    return (x for _, x in vectors.stream(rows[start : start + BLOCK_ROWS] for start in starts))
+    step = vectors.spec.rows_in(BLOCK_BYTES)
+    return (x for _, x in vectors.stream(rows[i : i + step] for i in range(0, len(rows), step)))
+
+
+def vectors_of(cache: Cache, keys: list[bytes]) -> "Vectors":
+    """The rows of ``keys``: in memory, unless they are more than `MAX_IN_MEMORY`."""
+    if len(keys) * cache.spec.nbytes > MAX_IN_MEMORY:
+        return OnDisk(cache, keys)
+    return InMemory(cache.read(keys), spec=cache.spec)
 
 
 class InMemory:
-    """`Vectors` of an array ``x`` (n, 2048) float32, or of some of its ``rows``."""
+    """`Vectors` of an array ``x`` (n, ...), or of some of its ``rows``."""
 
-    def __init__(self, x: np.ndarray, rows: np.ndarray | None = None) -> None:
+    def __init__(
+        self, x: np.ndarray, rows: np.ndarray | None = None, spec: RowSpec | None = None
+    ) -> None:
         self._x = x
+        self.spec = spec or RowSpec.of(x)
         self._rows = np.arange(len(x)) if rows is None else rows
 
     def __len__(self) -> int:
@@ -63,7 +77,7 @@ class InMemory:
         return vectors
 
     def select(self, rows: np.ndarray) -> Vectors:
-        return InMemory(self._x, self._rows[rows])
+        return InMemory(self._x, self._rows[rows], self.spec)
 
     def stream(self, batches: Iterable[np.ndarray]) -> Stream:
         for batch in batches:
@@ -79,6 +93,7 @@ class OnDisk:
 
     def __init__(self, cache: Cache, keys: Iterable[bytes]) -> None:
         _allow_many_files()
+        self.spec = cache.spec
         files, self._file_of, self._offset = cache.open_rows(keys)
         self._files = _Files(files)
 
@@ -86,7 +101,7 @@ class OnDisk:
         return len(self._offset)
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        result = np.empty((len(rows), shard.VECTOR_SIZE), np.float32)
+        result = self.spec.empty(len(rows))
         file_of, offset = self._file_of[rows], self._offset[rows]
         for i in np.lexsort((offset, file_of)):  # in the order in which they lie on the disk
             _read_into(self._files[file_of[i]], int(offset[i]), result[i])
@@ -96,7 +111,7 @@ class OnDisk:
 
     def select(self, rows: np.ndarray) -> Vectors:
         selected = object.__new__(OnDisk)
-        selected._files = self._files
+        selected._files, selected.spec = self._files, self.spec
         selected._file_of, selected._offset = self._file_of[rows], self._offset[rows]
         return selected
 

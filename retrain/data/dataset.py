@@ -9,13 +9,12 @@ import numpy as np
 
 from bottlenecks.builder import BuildReport, CachedImage
 from bottlenecks.errors import ImageFolderError
-from bottlenecks.store.vectors import InMemory, OnDisk, Vectors
+from bottlenecks.store.vectors import Vectors, vectors_of
 from retrain.data.groups import grouping
 from retrain.data.split import MIN_IMAGES, Member, split
 
 FEW_IMAGES = 20  # below this retrain.py warned
 LEFT_OUT = "left out"
-MAX_IN_MEMORY = 2**17  # vectors, 1 GiB; more stay on disk, where training takes longer
 
 log = logging.getLogger(__name__)
 
@@ -181,9 +180,7 @@ def assemble(
     keys = [image.key for image in report.images]
     everything = Subset(
         report.images,
-        OnDisk(report.cache, keys)
-        if len(keys) > MAX_IN_MEMORY
-        else InMemory(report.cache.read(keys)),
+        vectors_of(report.cache, keys),
         np.array([number[image.label] for image in report.images], np.int64),
     )
     dataset = Dataset(

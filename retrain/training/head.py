@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bottlenecks.row_spec import RowSpec
 from bottlenecks.store.vectors import Vectors, blocks
 from retrain.data.dataset import sample_rows
 from retrain.training.optimizers import AveragedAdam, GradientDescent, Optimizer
@@ -16,7 +17,7 @@ from retrain.training.optimizers import AveragedAdam, GradientDescent, Optimizer
 # the accuracy stays within 0.5 points.
 _L2 = 20.0
 _MOST_DEVIATION = 10.0  # times the median one; of InceptionV3's on photos none has 7
-_BLOCK_ROWS = 4096
+_BLOCK_BYTES = 2**25
 # Training vectors that the mean and the deviation are taken over; of more, a sample this large
 # gives the deviation within 0.4 % (its standard error is 1 / sqrt(2 n)).
 _STANDARDISATION_ROWS = 2**15
@@ -57,8 +58,9 @@ class Standardisation:
     def of(cls, x: np.ndarray) -> "Standardisation":
         mean = x.mean(axis=0, dtype=np.float64)
         variance = np.zeros_like(mean)
-        for start in range(0, len(x), _BLOCK_ROWS):  # a block at a time, not to copy x
-            variance += ((x[start : start + _BLOCK_ROWS] - mean) ** 2).sum(axis=0)
+        step = RowSpec.of(x).rows_in(_BLOCK_BYTES)
+        for start in range(0, len(x), step):  # a block at a time, not to copy x
+            variance += ((x[start : start + step] - mean) ** 2).sum(axis=0)
         deviation = np.sqrt(variance / len(x))
         # Untrained networks vary by 1e-4 and less, so "never varies" is relative to the mean:
         # what float32 rounding alone can make of a constant.
@@ -148,7 +150,7 @@ class Fit:
         else:
             batches = _batches(len(y), min(batch_size, len(y)), random)
         self._stream = vectors.stream(itertools.islice(batches, steps))
-        size = vectors.take(np.arange(1)).shape[1]
+        (size,) = vectors.spec.shape
         weights, bias = np.zeros((size, classes), np.float32), np.zeros(classes, np.float32)
         self._optimizer: Optimizer
         if classic:

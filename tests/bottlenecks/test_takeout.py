@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from bottlenecks.cli import main
+from bottlenecks.row_spec import BOTTLENECK
+from bottlenecks.store import vectors
+from bottlenecks.store.cache import Cache
 from tests.crashing import expected_rows
 from tests.standin import StandIn
 
@@ -85,3 +88,32 @@ def test_a_folder_in_its_place_is_found_first(small_dataset: Path, tmp_path: Pat
     arguments = [f"--image_dir={small_dataset}", f"--bottleneck_dir={tmp_path / 'cache'}"]
     assert main([*arguments, f"--export_npz={tmp_path}"], extractor=StandIn()) == 2
     assert not (tmp_path / "cache").exists()
+
+
+def test_vectors_that_do_not_fit_into_memory_are_written_block_by_block(
+    exported: tuple[Path, Path],
+    awkward_dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(vectors, "MAX_IN_MEMORY", 0)
+    monkeypatch.setattr(vectors, "BLOCK_BYTES", 3 * BOTTLENECK.nbytes)
+    read = Cache.read
+
+    def never(*_: object) -> None:
+        raise AssertionError("all in memory")
+
+    monkeypatch.setattr(Cache, "read", never)
+    again = tmp_path / "again.h5", tmp_path / "again.npz"
+    arguments = [f"--image_dir={awkward_dataset}", f"--bottleneck_dir={tmp_path / 'cache'}"]
+    arguments += [f"--export_hdf5={again[0]}", f"--export_npz={again[1]}"]
+    assert main(arguments, extractor=StandIn()) == 0
+    monkeypatch.setattr(Cache, "read", read)
+    with h5py.File(exported[0]) as first, h5py.File(again[0]) as second:
+        for name in first:
+            np.testing.assert_array_equal(first[name][:], second[name][:])
+    with np.load(exported[1]) as first, np.load(again[1]) as second:
+        assert first.files == second.files
+        for name in first:
+            np.testing.assert_array_equal(first[name], second[name])
+            assert first[name].dtype == second[name].dtype

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from bottlenecks.errors import ImageFolderError, OutputError, UsageError
+from bottlenecks.row_spec import BOTTLENECK
+from bottlenecks.store import vectors
 from bottlenecks.store.vectors import InMemory, OnDisk
 from retrain import trainer
 from retrain.config import Config
-from retrain.data import dataset as dataset_module
 from retrain.evaluate import confusion_matrix, figures, most_confused, score, score_labels
 from retrain.report.summaries import Summaries
 from retrain.trainer import train
@@ -400,7 +401,7 @@ def test_vectors_on_the_disk_give_the_same_graph_byte_for_byte(
     settings = {"seed": 4, "train_batch_size": 17, "how_many_training_steps": 40}
     runs = {}
     for most, kind in ((90, InMemory), (0, OnDisk)):
-        monkeypatch.setattr(dataset_module, "MAX_IN_MEMORY", most)
+        monkeypatch.setattr(vectors, "MAX_IN_MEMORY", most * BOTTLENECK.nbytes)
         run = again(**settings)
         assert type(run.dataset.training.vectors) is type(run.dataset.testing.vectors) is kind
         head = run.result.head

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from bottlenecks.errors import CacheError, OutputError
+from bottlenecks.row_spec import BOTTLENECK
 from bottlenecks.store import cache as cache_module
 from bottlenecks.store import shard
 from bottlenecks.store.cache import Cache
@@ -173,9 +174,9 @@ def test_a_kill_between_the_merged_shard_and_the_old_ones_leaves_no_row_twice(
 
 def test_large_shards_are_not_rewritten(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     small = max(path.stat().st_size for path in shards(cache))
-    monkeypatch.setattr(cache_module, "LARGE_SHARD_BYTES", small + 1)
     many = list(range(100, 110))
     append(cache, *many)
+    monkeypatch.setattr(cache_module, "LARGE_SHARD_BYTES", small + 1)
     large = max(shards(cache), key=lambda path: path.stat().st_size)
     before = large.stat()
     with cache.writing(DESCRIPTION):
@@ -251,6 +252,7 @@ def test_numbers_that_are_not_finite_are_healed_not_served_for_ever(
     """The remedy in the message must work, even for a shard that somebody made by hand."""
     name, image = shard.pack(
         FINGERPRINT,
+        BOTTLENECK,
         np.frombuffer(key(9), np.uint8).reshape(1, 32),
         np.full((1, 2048), np.nan, np.float32),
     )

@@ -38,11 +38,13 @@ def test_list(cache_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = files_below(cache_dir)
     assert run(cache_dir, "--list") == 0
     header, *rows = capsys.readouterr().out.splitlines()
-    assert header.split() == ["fingerprint", "precision", "rows", "megabytes", "weights"]
+    assert header.split() == [
+        *("fingerprint", "precision", "rows", "images", "megabytes", "weights")
+    ]
     found = {row.split()[0]: row.split() for row in rows}
     assert set(found) == {StandIn().fingerprint[:12], StandIn(tag="other").fingerprint[:12]}
     other = found[StandIn(tag="other").fingerprint[:12]]
-    assert other[2] == "12"
+    assert other[2] == other[3] == "12"
     assert other[-1] == "noneother"
     assert files_below(cache_dir) == before
 

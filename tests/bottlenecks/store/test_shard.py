@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bottlenecks.errors import CacheError, DamagedShardError
+from bottlenecks.row_spec import BOTTLENECK
 from bottlenecks.store.shard import FORMAT, name_of, pack, row_offsets, unpack, unpack_keys
 
 FINGERPRINT = "ab" * 32
@@ -22,7 +23,7 @@ def rows(count: int = ROWS, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 KEYS, VECTORS = rows()
-NAME, IMAGE = pack(FINGERPRINT, KEYS, VECTORS)
+NAME, IMAGE = pack(FINGERPRINT, BOTTLENECK, KEYS, VECTORS)
 
 
 def flip_bit(image: bytes, position: int, bit: int = 0) -> bytes:
@@ -35,28 +36,28 @@ def assert_damaged(name: str, image: bytes, fingerprint: str = FINGERPRINT) -> s
     """Neither the keys nor the vectors nor their places are served; returns the reason."""
     for serve in (unpack_keys, row_offsets):
         with pytest.raises(DamagedShardError):
-            serve(name, image, fingerprint)
+            serve(name, image, fingerprint, BOTTLENECK)
     with pytest.raises(DamagedShardError) as caught:
-        unpack(name, image, fingerprint)
+        unpack(name, image, fingerprint, BOTTLENECK)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("count", [1, 127, 128, 129, 1000])
 def test_round_trip(count: int) -> None:
     keys, vectors = rows(count)
-    name, image = pack(FINGERPRINT, keys, vectors)
-    got_keys, got_vectors = unpack(name, image, FINGERPRINT)
+    name, image = pack(FINGERPRINT, BOTTLENECK, keys, vectors)
+    got_keys, got_vectors = unpack(name, image, FINGERPRINT, BOTTLENECK)
     np.testing.assert_array_equal(got_keys, keys)
     np.testing.assert_array_equal(got_vectors, vectors)
-    np.testing.assert_array_equal(unpack_keys(name, image, FINGERPRINT), keys)
+    np.testing.assert_array_equal(unpack_keys(name, image, FINGERPRINT, BOTTLENECK), keys)
     assert (got_keys.dtype, got_vectors.dtype) == (np.uint8, np.float32)
 
 
 @pytest.mark.parametrize("count", [1, 127, 128, 129, 1000])
 def test_each_vector_lies_at_its_offset(count: int) -> None:
     keys, vectors = rows(count)
-    name, image = pack(FINGERPRINT, keys, vectors)
-    assert_vectors_at(row_offsets(name, image, FINGERPRINT), image, vectors)
+    name, image = pack(FINGERPRINT, BOTTLENECK, keys, vectors)
+    assert_vectors_at(row_offsets(name, image, FINGERPRINT, BOTTLENECK), image, vectors)
 
 
 def assert_vectors_at(offsets: np.ndarray, image: bytes, vectors: np.ndarray) -> None:
@@ -66,12 +67,12 @@ def assert_vectors_at(offsets: np.ndarray, image: bytes, vectors: np.ndarray) ->
 
 
 def test_the_same_rows_give_the_same_bytes_and_others_do_not() -> None:
-    assert pack(FINGERPRINT, KEYS, VECTORS) == (NAME, IMAGE)
+    assert pack(FINGERPRINT, BOTTLENECK, KEYS, VECTORS) == (NAME, IMAGE)
     assert name_of(IMAGE) == NAME
     for other in (
-        pack(FINGERPRINT, KEYS[::-1], VECTORS),
-        pack(FINGERPRINT, KEYS, VECTORS + 1),
-        pack("cd" * 32, KEYS, VECTORS),
+        pack(FINGERPRINT, BOTTLENECK, KEYS[::-1], VECTORS),
+        pack(FINGERPRINT, BOTTLENECK, KEYS, VECTORS + 1),
+        pack("cd" * 32, BOTTLENECK, KEYS, VECTORS),
     ):
         assert other[0] != NAME
 
@@ -87,7 +88,7 @@ def test_the_file_is_plain_hdf5_with_checksums(tmp_path: Path) -> None:
 
 def test_packing_makes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    pack(FINGERPRINT, KEYS, VECTORS)
+    pack(FINGERPRINT, BOTTLENECK, KEYS, VECTORS)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -116,7 +117,7 @@ def test_the_fingerprint_must_fit() -> None:
 
 def test_damage_is_a_cache_error() -> None:
     with pytest.raises(CacheError):
-        unpack(NAME, b"", FINGERPRINT)
+        unpack(NAME, b"", FINGERPRINT, BOTTLENECK)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -124,7 +125,7 @@ def test_numbers_that_are_not_finite_are_refused(value: float) -> None:
     vectors = VECTORS.copy()
     vectors[2, 1000] = value
     with pytest.raises(DamagedShardError, match="finite"):
-        unpack(*pack(FINGERPRINT, KEYS, vectors), FINGERPRINT)
+        unpack(*pack(FINGERPRINT, BOTTLENECK, KEYS, vectors), FINGERPRINT, BOTTLENECK)
 
 
 # Hostile or foreign files, whose name fits their bytes. Each function fills an open file.
@@ -269,9 +270,9 @@ def hdf5(path: Path, fill: Fill, **options: object) -> tuple[str, bytes]:
 
 
 def test_the_frame_of_the_hostile_files_is_itself_accepted(tmp_path: Path) -> None:
-    got = unpack(*hdf5(tmp_path / "a.h5", as_written), FINGERPRINT)
+    got = unpack(*hdf5(tmp_path / "a.h5", as_written), FINGERPRINT, BOTTLENECK)
     np.testing.assert_array_equal(got[1], VECTORS)
-    got = unpack(*hdf5(tmp_path / "b.h5", make_vectors(VECTORS, **CHUNKS)), FINGERPRINT)
+    got = unpack(*hdf5(tmp_path / "b.h5", make_vectors(VECTORS, **CHUNKS)), FINGERPRINT, BOTTLENECK)
     np.testing.assert_array_equal(got[1], VECTORS)
 
 
@@ -359,7 +360,7 @@ def test_rows_that_are_not_where_they_should_be_are_damage(tmp_path: Path, fill:
 def test_chunks_of_other_heights_are_found(tmp_path: Path, chunk_rows: int) -> None:
     fill = make_vectors(VECTORS, chunks=(chunk_rows, 2048))
     name, image = hdf5(tmp_path / "a.h5", fill)
-    assert_vectors_at(row_offsets(name, image, FINGERPRINT), image, VECTORS)
+    assert_vectors_at(row_offsets(name, image, FINGERPRINT, BOTTLENECK), image, VECTORS)
 
 
 def test_chunks_that_were_written_backwards_are_found(tmp_path: Path) -> None:
@@ -370,7 +371,7 @@ def test_chunks_that_were_written_backwards_are_found(tmp_path: Path) -> None:
             file.flush()
 
     name, image = hdf5(tmp_path / "a.h5", with_vectors(backwards))
-    offsets = row_offsets(name, image, FINGERPRINT)
+    offsets = row_offsets(name, image, FINGERPRINT, BOTTLENECK)
     assert offsets[4] < offsets[0]
     assert_vectors_at(offsets, image, VECTORS)
 
@@ -378,7 +379,7 @@ def test_chunks_that_were_written_backwards_are_found(tmp_path: Path) -> None:
 def test_a_chunk_taller_than_the_vectors_is_cut_to_them(tmp_path: Path) -> None:
     fill = make_vectors(VECTORS, chunks=(100, 2048), maxshape=(None, 2048))
     name, image = hdf5(tmp_path / "a.h5", fill)
-    assert_vectors_at(row_offsets(name, image, FINGERPRINT), image, VECTORS)
+    assert_vectors_at(row_offsets(name, image, FINGERPRINT, BOTTLENECK), image, VECTORS)
 
 
 def test_a_file_with_bytes_before_its_beginning_is_damaged(tmp_path: Path) -> None:
@@ -389,7 +390,7 @@ def test_a_file_with_bytes_before_its_beginning_is_damaged(tmp_path: Path) -> No
 
 def chunk_address(image: bytes) -> int:
     """Where in the file the only chunk's address is written."""
-    address = row_offsets(name_of(image), image, FINGERPRINT)[0].tobytes()
+    address = row_offsets(name_of(image), image, FINGERPRINT, BOTTLENECK)[0].tobytes()
     assert image.count(address) == 1
     return image.index(address)
 
@@ -402,19 +403,19 @@ def test_a_chunk_beyond_the_end_of_the_file_is_damage(address: int) -> None:
     at = chunk_address(IMAGE)
     image[at : at + 8] = address.to_bytes(8, "little")
     with pytest.raises(DamagedShardError):
-        row_offsets(name_of(image), bytes(image), FINGERPRINT)
+        row_offsets(name_of(image), bytes(image), FINGERPRINT, BOTTLENECK)
 
 
 def test_no_crafted_structure_leads_out_of_the_file() -> None:
     """Bytes of the file that are not of a vector are changed, under a name that fits."""
-    first = int(row_offsets(NAME, IMAGE, FINGERPRINT)[0])
+    first = int(row_offsets(NAME, IMAGE, FINGERPRINT, BOTTLENECK)[0])
     structure = [*range(first), *range(first + VECTORS.nbytes, len(IMAGE))]
     random = np.random.default_rng(0)
     refused = 0
     for position in random.choice(structure, 500, replace=False):
         image = flip_bit(IMAGE, position, int(random.integers(8)))
         try:
-            offsets = row_offsets(name_of(image), image, FINGERPRINT)
+            offsets = row_offsets(name_of(image), image, FINGERPRINT, BOTTLENECK)
         except DamagedShardError:
             refused += 1
         else:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bottlenecks.errors import CacheError
+from bottlenecks.row_spec import BOTTLENECK
 from bottlenecks.store import shard, vectors
 from bottlenecks.store.cache import Cache
 from bottlenecks.store.vectors import InMemory, OnDisk, Vectors, blocks
@@ -51,7 +52,7 @@ def shards(cache: Cache) -> list[Path]:
 
 def pack(keys: list[bytes], x: np.ndarray) -> tuple[str, bytes]:
     rows = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), 32)
-    return shard.pack(FINGERPRINT, rows, x)
+    return shard.pack(FINGERPRINT, BOTTLENECK, rows, x)
 
 
 def put_shards(cache: Cache, packed: list[tuple[str, bytes]]) -> Cache:
@@ -192,7 +193,7 @@ def test_a_stream_gives_each_batch_with_its_vectors_in_order(
 def test_blocks_are_all_rows_in_order(
     make: Make, cache: Cache, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr(vectors, "BLOCK_ROWS", size)
+    monkeypatch.setattr(vectors, "BLOCK_BYTES", size * BOTTLENECK.nbytes)
     found = make(cache, KEYS)
     seen = list(blocks(found))
     assert [len(x) for x in seen[:-1]] == [size] * (len(seen) - 1)

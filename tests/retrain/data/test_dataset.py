@@ -9,9 +9,10 @@ import pytest
 
 from bottlenecks.builder import BuildReport, CachedImage
 from bottlenecks.errors import ImageFolderError
+from bottlenecks.row_spec import BOTTLENECK
+from bottlenecks.store import vectors
 from bottlenecks.store.cache import Cache
 from bottlenecks.store.vectors import InMemory, OnDisk
-from retrain.data import dataset as dataset_module
 from retrain.data.dataset import Dataset, Subset, assemble, check_counts
 from retrain.data.groups import on_its_own
 from retrain.data.split import Member, split
@@ -136,7 +137,7 @@ def test_a_sample_of_all(dataset: Dataset, size: int) -> None:
 def test_the_vectors_of_many_images_stay_on_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, kind: type
 ) -> None:
-    monkeypatch.setattr(dataset_module, "MAX_IN_MEMORY", most)
+    monkeypatch.setattr(vectors, "MAX_IN_MEMORY", most * BOTTLENECK.nbytes)
     dataset = assemble(report_of(tmp_path, {"bee": 30, "ant": 40, "cat": 25}), 20, 30)
     for subset in subsets(dataset).values():
         assert type(subset.vectors) is kind
@@ -145,7 +146,7 @@ def test_the_vectors_of_many_images_stay_on_the_disk(
 def test_vectors_on_the_disk_are_those_in_memory(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset_module, "MAX_IN_MEMORY", 0)
+    monkeypatch.setattr(vectors, "MAX_IN_MEMORY", 0)
     on_disk = assemble(report_of(tmp_path, {"bee": 30, "ant": 40, "cat": 25}), 20, 30)
     for name, subset in subsets(on_disk).items():
         expected = subsets(dataset)[name]
@@ -160,7 +161,7 @@ def test_vectors_on_the_disk_are_those_in_memory(
 
 
 def test_an_empty_set_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset_module, "MAX_IN_MEMORY", 0)
+    monkeypatch.setattr(vectors, "MAX_IN_MEMORY", 0)
     dataset = assemble(report_of(tmp_path, {"ant": 5, "bee": 5}), 0, 50)
     assert len(dataset.validation) == len(dataset.validation.vectors) == 0
     assert dataset.validation.x.shape == (0, 2048)

@@ -299,8 +299,8 @@ def test_a_sample_is_enough_to_learn_from(monkeypatch: pytest.MonkeyPatch) -> No
 def test_predicting_block_by_block_is_predicting(
     monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr(vectors, "BLOCK_ROWS", size)
     x, y = gaussians(50)
+    monkeypatch.setattr(vectors, "BLOCK_BYTES", size * x[0].nbytes)
     head = fitted(x, y, steps=20).head()
     expected = head.predict(x)
     assert len(np.unique(expected, axis=0)) == 50  # so that their order shows

@@ -1,0 +1,159 @@
+"""What a row is decides how rows are kept, whatever their shape and type."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from bottlenecks.errors import CacheError
+from bottlenecks.row_spec import BOTTLENECK, RowSpec, image_of
+from bottlenecks.store import cache as cache_module
+from bottlenecks.store.cache import Cache
+from bottlenecks.store.housekeeping import find_caches, inspect, plan_pruning, prune
+from bottlenecks.store.layout import MAX_SHARD_BYTES
+from bottlenecks.store.vectors import OnDisk, blocks
+from tests.conftest import make_dataset
+
+MIXED7 = RowSpec("mixed7", (17, 17, 768), "float16", (299, 299))
+PIXELS = RowSpec("input", (75, 75, 3), "uint8", (75, 75))
+SMALL = RowSpec("small", (5,), "float32", (299, 299))
+SPECS = [MIXED7, PIXELS, SMALL, BOTTLENECK]
+FINGERPRINT = "ab" * 32
+
+
+def rows_of(spec: RowSpec, count: int) -> np.ndarray:
+    random = np.random.default_rng(0)
+    return random.integers(0, 256, (count, *spec.shape)).astype(spec.dtype)
+
+
+def keys_of(count: int, length: int = 32) -> list[bytes]:
+    return [i.to_bytes(32, "big") + bytes(length - 32) for i in range(count)]
+
+
+def cache_with(folder: Path, spec: RowSpec, *parts: tuple[list[bytes], np.ndarray]) -> Cache:
+    cache = Cache(folder, FINGERPRINT, spec)
+    with cache.writing({"weights": "none"}):
+        for keys, rows in parts:
+            cache.append(keys, rows)
+    return cache
+
+
+def test_a_row_has_the_bytes_of_its_shape_and_type() -> None:
+    assert BOTTLENECK.nbytes == 8192
+    assert MIXED7.nbytes == 17 * 17 * 768 * 2
+    assert PIXELS.nbytes == 75 * 75 * 3
+    assert [spec.rows_in(2**20) for spec in (BOTTLENECK, MIXED7)] == [128, 2]
+    assert MIXED7.rows_in(1) == 1
+    assert RowSpec.of(rows_of(MIXED7, 2)).shape == MIXED7.shape
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_rows_of_any_kind_come_back_as_they_were(tmp_path: Path, spec: RowSpec) -> None:
+    keys, rows = keys_of(21), rows_of(spec, 21)
+    cache = cache_with(tmp_path, spec, (keys[:8], rows[:8]), (keys[8:], rows[8:]))
+    again = Cache(tmp_path, FINGERPRINT, spec)
+    again.load()
+    order = list(reversed(range(21)))
+    for found in (
+        again.read([keys[i] for i in order]),
+        np.concatenate(list(blocks(OnDisk(again, [keys[i] for i in order])))),
+    ):
+        assert found.dtype == spec.dtype
+        np.testing.assert_array_equal(found, rows[order])
+    with cache.writing(None):
+        cache.merge()
+    assert len(cache.shard_paths()) == 1
+    np.testing.assert_array_equal(cache.read(keys), rows)
+
+
+def test_rows_of_another_kind_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = cache_with(tmp_path, SMALL, (keys_of(3), rows_of(SMALL, 3)))
+    with cache.writing(None), pytest.raises(ValueError, match=r"rows are \(2048,\) float32"):
+        cache.append(keys_of(1), rows_of(BOTTLENECK, 1))
+    other = Cache(tmp_path, FINGERPRINT, MIXED7)
+    other.load()
+    assert len(other) == 0
+    assert "damaged" in caplog.text
+
+
+def test_no_commit_makes_a_shard_that_a_load_would_refuse(tmp_path: Path) -> None:
+    """33,000 bottlenecks in one go are 270 MB, and a file of more than 256 MiB is not read."""
+    count = MAX_SHARD_BYTES // BOTTLENECK.nbytes + 300
+    rows = np.broadcast_to(rows_of(BOTTLENECK, 1), (count, 2048))
+    cache = cache_with(tmp_path, BOTTLENECK, (keys_of(count), rows))
+    sizes = [path.stat().st_size for path in cache.shard_paths()]
+    assert max(sizes) < 1.05 * cache_module.LARGE_SHARD_BYTES
+    again = Cache(tmp_path, FINGERPRINT)
+    again.load()
+    assert len(again) == count and not again.damaged
+
+
+def test_one_image_may_have_several_rows(tmp_path: Path) -> None:
+    """The plain image's has its key; a variant's begins with that."""
+    plain, rows = keys_of(4), rows_of(SMALL, 12)
+    variants = [key + bytes([number]) * 32 for key in plain for number in (1, 2)]
+    cache = cache_with(tmp_path, SMALL, (plain, rows[:4]), (variants, rows[4:]))
+    cache.load()
+    assert (len(cache), cache.count_images()) == (12, 4)
+    assert all(image_of(key) in plain for key in cache)
+    np.testing.assert_array_equal(cache.read([*variants, *plain]), np.r_[rows[4:], rows[:4]])
+    with cache.writing(None):
+        cache.append([plain[0] + bytes([3]) * 32], rows[:1])
+        cache.merge()  # keys of both lengths, each with their own
+    assert len(cache.shard_paths()) == 2
+    assert (len(cache), cache.count_images()) == (13, 4)
+    (info,) = inspect(tmp_path, every_row=True)
+    assert (info.rows, info.images, info.damaged) == (13, 4, ())
+
+
+def test_housekeeping_finds_out_what_the_rows_are(tmp_path: Path) -> None:
+    cache = cache_with(tmp_path, MIXED7, (keys_of(3), rows_of(MIXED7, 3)))
+    (found,) = find_caches(tmp_path)
+    assert (found.spec.shape, found.spec.dtype) == (MIXED7.shape, MIXED7.dtype)
+    assert found.fingerprint == FINGERPRINT
+    (info,) = inspect(tmp_path, every_row=True)
+    assert (info.rows, info.damaged) == (3, ())
+    assert cache.folder.exists()
+
+
+def test_pruning_is_by_the_image_s_content_variants_and_all(tmp_path: Path) -> None:
+    import hashlib
+
+    dataset = make_dataset(tmp_path / "Dataset", per_label=1)
+    kept = [hashlib.sha256(path.read_bytes()).digest() for path in dataset.rglob("*.jpg")]
+    gone = keys_of(2)
+    plain = [*kept, *gone]
+    variants = [key + b"v" * 32 for key in plain]
+    rows = rows_of(SMALL, 5)
+    cache_with(tmp_path / "cache", SMALL, (plain, rows), (variants, rows))
+    pruning = plan_pruning(tmp_path / "cache", [], dataset)
+    ((_, keys),) = pruning.rows
+    assert keys == {*gone, *(key + b"v" * 32 for key in gone)}
+    prune(pruning)
+    after = Cache(tmp_path / "cache", FINGERPRINT, SMALL)
+    after.load()
+    assert set(after) == {*kept, *(key + b"v" * 32 for key in kept)}
+    np.testing.assert_array_equal(after.read(kept), rows[:3])
+
+
+@pytest.mark.parametrize("length", [31, 33, 63, 65])
+def test_keys_of_another_length_are_damage(
+    tmp_path: Path, length: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = cache_with(tmp_path, SMALL, ([bytes(length)], rows_of(SMALL, 1)))
+    again = Cache(tmp_path, FINGERPRINT, SMALL)
+    again.load()
+    assert len(again) == 0 and "damaged" in caplog.text
+    with pytest.raises(CacheError):
+        cache.read([bytes(length)])
+
+
+def test_a_shard_of_bottlenecks_is_what_it_was_before_rows_had_a_kind(tmp_path: Path) -> None:
+    """Chunks of 128 rows, as the caches of the first version have."""
+    cache = cache_with(tmp_path, BOTTLENECK, (keys_of(300), rows_of(BOTTLENECK, 300)))
+    (path,) = cache.shard_paths()
+    with h5py.File(path) as file:
+        assert file["vectors"].chunks == (128, 2048)
+        assert file["sha256"].chunks == (128, 32)
+        assert bytes(file.attrs["format"]) == b"retrain-bottlenecks-1"
