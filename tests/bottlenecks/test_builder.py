@@ -295,7 +295,7 @@ def decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], set[str]]:
         together = threading.Barrier(count, timeout=10)
         names: set[str] = set()
 
-        def decode_together(data: bytes) -> np.ndarray:
+        def decode_together(data: bytes, *size: object) -> np.ndarray:
             names.add(threading.current_thread().name)
             together.wait()
             return decode(data)
