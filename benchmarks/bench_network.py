@@ -15,7 +15,7 @@ from bottlenecks.network.inception import InceptionV3
 from bottlenecks.network.names import BOTTLENECK_NODE, INPUT_NODE
 from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.photos.decode import decode
-from bottlenecks.photos.images import scan
+from bottlenecks.photos.labels import scan
 
 OURS, OPENVINO, ONNX = "frozen graph", "OpenVINO", "ONNX Runtime"
 Run = Callable[[np.ndarray], np.ndarray]

@@ -16,7 +16,7 @@ from bottlenecks.config import Config
 from bottlenecks.machine import batch_size, cpu_has_bfloat16
 from bottlenecks.network.inception import InceptionV3, NetworkExtractor
 from bottlenecks.photos.decode import decode
-from bottlenecks.photos.images import scan
+from bottlenecks.photos.labels import scan
 
 FROZEN, STAGE_ONE, BFLOAT16 = "frozen graph, decoded arrays", "stage one", "stage one, bfloat16"
 DIRECTORY, ONE_BY_ONE = "model.predict, directory", "model.predict, one by one"

@@ -11,7 +11,7 @@ from PIL import Image
 from bottlenecks.builder import CachedImage, build
 from bottlenecks.config import Config as StageOne
 from bottlenecks.network.inception import InceptionV3
-from bottlenecks.photos.images import scan
+from bottlenecks.photos.labels import scan
 from bottlenecks.store.vectors import InMemory
 from retrain.data.dataset import Dataset, Subset
 

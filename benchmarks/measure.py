@@ -114,7 +114,7 @@ def peak_gigabytes() -> float:
 @contextmanager
 def photos(image_dir: str, count: int = PHOTOS) -> Iterator[Path]:
     """A folder with links to ``count`` photos of ``image_dir`` in their label folders."""
-    from bottlenecks.photos.images import scan
+    from bottlenecks.photos.labels import scan
 
     every = scan(image_dir).images
     with tempfile.TemporaryDirectory() as folder:

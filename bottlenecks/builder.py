@@ -6,7 +6,7 @@ import io
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 
@@ -18,7 +18,8 @@ from bottlenecks.errors import BadImageError, ImageFolderError, if_interrupted, 
 from bottlenecks.network.inception import Extractor, InceptionV3
 from bottlenecks.outputs import check_folder_place
 from bottlenecks.photos.decode import decode
-from bottlenecks.photos.images import ImageFolder, LabeledImage, Signature, scan
+from bottlenecks.photos.images import Signature
+from bottlenecks.photos.labels import ImageFolder, LabeledImage, scan
 from bottlenecks.photos.reading import file_bytes, in_order, pool_of
 from bottlenecks.rows import Rows
 from bottlenecks.store.cache import Cache
@@ -30,12 +31,21 @@ INDEX_SECONDS = 60.0  # that the stat index may be behind; it only saves reading
 
 @dataclass(frozen=True, slots=True)
 class CachedImage:
-    """A readable image and the key (sha256 digest of its content) of its vector."""
+    """A readable image and the key (sha256 digest of its content) of its vector.
+
+    ``given`` and ``name`` are as in `bottlenecks.photos.labels.LabeledImage`.
+    """
 
     label: str
     relpath: str
     path: str
     key: bytes
+    given: str = ""
+    name_at: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.relpath[self.name_at :]
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,7 @@ class BuildReport:
     images_per_second: float
     passed_over: int
     empty_folders: tuple[str, ...]
+    sets: Mapping[str, str] = field(default_factory=dict)  # of a ready-made split, their folders
 
     @property
     def counts(self) -> dict[str, int]:
@@ -278,7 +289,14 @@ class _Build:
 
     def _report(self) -> BuildReport:
         images = tuple(
-            CachedImage(image.label, image.relpath, image.path, self.keys[image.relpath])
+            CachedImage(
+                image.label,
+                image.relpath,
+                image.path,
+                self.keys[image.relpath],
+                image.given,
+                image.name_at,
+            )
             for image in self.folder.images
             if image.relpath in self.keys
         )
@@ -292,6 +310,7 @@ class _Build:
             images_per_second=self.images_per_second,
             passed_over=self.folder.passed_over,
             empty_folders=self.folder.empty_folders,
+            sets=self.folder.sets,
         )
         if lost := sorted(set(self.folder.counts) - set(report.counts)):
             example = next(bad for bad in self.failed if bad.label == lost[0])

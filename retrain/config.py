@@ -46,7 +46,7 @@ class Config(
                 f"--architecture must be {_ARCHITECTURE}, the only network this program has. "
                 f"Received: {shown(self.architecture)}"
             )
-        if not self.validation_percentage:
+        if not self.validation_percentage and self.validation_dir is None:
             for name in ("patience", "calibrate"):
                 if getattr(self, name):
                     raise UsageError(f"--{name} needs a --validation_percentage above 0")
@@ -56,12 +56,14 @@ class Config(
         """No file that is written may lie in the way of another file or folder."""
         check_ways(self.outputs, self.inputs)
         if self.report_dir is not None:
-            report, images = (Path(os.path.realpath(x)) for x in (self.report_dir, self.image_dir))
-            if images in report.parents:
-                raise UsageError(
-                    f"--report_dir {shown(self.report_dir)} is inside --image_dir, where the next "
-                    "run would take its plots for photos; choose another place"
-                )
+            parents = Path(os.path.realpath(self.report_dir)).parents
+            for name in ("image_dir", "validation_dir", "test_dir"):
+                folder = getattr(self, name)
+                if folder is not None and Path(os.path.realpath(folder)) in parents:
+                    raise UsageError(
+                        f"--report_dir {shown(self.report_dir)} is inside --{name}, where the next "
+                        "run would take its plots for photos; choose another place"
+                    )
 
     def check_outputs(self) -> None:
         """Raise `OutputError` where an output cannot be written, or replaces what is not ours."""

@@ -11,11 +11,10 @@ from bottlenecks import atomic
 from bottlenecks.builder import BuildReport, Progress, build
 from bottlenecks.errors import OutputError, RetrainError, if_interrupted
 from bottlenecks.network.inception import InceptionV3, NetworkExtractor
-from bottlenecks.photos.images import scan
+from bottlenecks.photos.labels import scan
 from retrain.config import Config
 from retrain.data.dataset import Dataset, assemble, check_counts
 from retrain.data.groups import check_groups
-from retrain.data.split import check_is_no_split
 from retrain.export.frozen_graph import graph_bytes, write
 from retrain.report.health import count_folds, different_images, examine, table
 from retrain.report.results import TrainingResult, test_head
@@ -68,10 +67,9 @@ def train(
     three images of one, before anything is computed or written; `OutputError` where the report
     cannot be made, or the event files could not be written to their end.
     """
-    folder = scan(config.image_dir)
-    check_is_no_split(folder)
+    folder = scan(config.image_dir, validation_dir=config.validation_dir, test_dir=config.test_dir)
     check_counts(folder.counts)
-    check_groups(config.group_by, [image.relpath for image in folder.images])
+    check_groups(config.group_by, folder.images)
     if config.checks_data_health:
         count_folds(folder.counts, config.data_health_folds)
     config.check_outputs()

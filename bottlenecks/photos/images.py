@@ -1,19 +1,16 @@
-"""Image folder -> sorted `LabeledImage`: which files are images, and of which label.
+"""Folder -> image files, recognised by their names and first bytes.
 
-``Dataset/Red Roses/2019/a.jpg`` is an image of the label ``red roses``. Nothing is decoded
-here; only a file that is not *named* like an image is opened, for its first bytes.
+Nothing is decoded here; only a file that is not *named* like an image is opened, for its first
+bytes.
 """
 
 import errno
-import functools
 import os
 import stat
-import unicodedata
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from bottlenecks.errors import ImageFolderError, ImageFolderNotFoundError, shown
+from bottlenecks.errors import ImageFolderError, shown
 
 # Named like an image: what decode reads, and what it can give advice on (AVIF).
 IMAGE_SUFFIXES = (
@@ -69,134 +66,19 @@ class ImageFile:
     is_folder: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LabeledImage:
-    """One image of a data set; ``relpath`` is relative to the image folder, with ``/``."""
-
-    label: str
-    relpath: str
-    file: ImageFile = field(compare=False)
-
-    @property
-    def path(self) -> str:
-        return self.file.path
-
-
-@dataclass(frozen=True)
-class ImageFolder:
-    """What `scan` found: images sorted by ``relpath``, labels sorted.
-
-    ``passed_over`` counts the hidden entries and the files that are no images;
-    ``empty_folders`` names the label folders without a single image.
-    """
-
-    root: str
-    images: tuple[LabeledImage, ...]
-    passed_over: int
-    empty_folders: tuple[str, ...]
-
-    def absolute(self, image: LabeledImage) -> str:
-        """The absolute path of one of the images, by which a stat index knows it."""
-        return self.absolute_root + image.relpath
-
-    @functools.cached_property
-    def absolute_root(self) -> str:
-        """The absolute path of the image folder, with a separator at its end."""
-        return os.path.join(os.path.abspath(self.root), "")
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Images per label, labels sorted."""
-        return dict(sorted(Counter(image.label for image in self.images).items()))
-
-
-def scan(image_dir: str | os.PathLike[str]) -> ImageFolder:
-    """Find the labelled images below ``image_dir``.
-
-    Raises `ImageFolderNotFoundError` where there is no folder, `ImageFolderError` where there
-    are no labels, or two folders give the same label.
-    """
-    root = os.fspath(image_dir)
-    if not os.path.isdir(root):
-        what = "is a file, not a folder" if os.path.exists(root) else "does not exist"
-        raise ImageFolderNotFoundError(
-            f"the image folder {shown(root)} {what}; --image_dir takes a folder that holds "
-            "one sub-folder of photos per label"
-        )
-    try:
-        entries = _entries(root)
-    except OSError as error:
-        raise ImageFolderError(f"cannot read the folder {shown(root)}: {error.strerror}") from error
-    below = len(os.path.join(root, ""))
-    images: list[LabeledImage] = []
-    folder_of: dict[str, str] = {}
-    empty_folders = []
-    stray = passed_over = 0
-    for entry in entries:
-        if entry.name.startswith("."):
-            passed_over += 1
-        elif not _is_dir(entry):
-            passed_over += 1
-            stray += os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
-        else:
-            walk = _Walk(root)
-            files = walk.files(entry.path)
-            passed_over += walk.passed_over
-            if not files:
-                empty_folders.append(entry.name)
-                continue
-            label = normalise(entry.name)
-            if not label:
-                raise ImageFolderError(
-                    f"the folder name {shown(entry.name)!r} has no letter or digit to make a "
-                    "label of; rename it"
-                )
-            if label in folder_of:
-                raise ImageFolderError(
-                    f"the folders {shown(folder_of[label])!r} and {shown(entry.name)!r} give the "
-                    f"same label {label!r}; rename one or put their images together"
-                )
-            folder_of[label] = entry.name
-            images += [LabeledImage(label, f.path[below:].replace(os.sep, "/"), f) for f in files]
-    if not images:
-        if stray:
-            raise ImageFolderError(
-                f"the {stray} images of {shown(root)} lie directly in it; put them into "
-                "sub-folders, one per label, named as the labels"
-            )
-        raise ImageFolderError(
-            f"found no images in {shown(root)}; it must hold one sub-folder of photos per label"
-        )
-    images.sort(key=lambda image: os.fsencode(image.relpath))
-    return ImageFolder(root, tuple(images), passed_over, tuple(empty_folders))
-
-
 def find_images(folder: str | os.PathLike[str]) -> list[str]:
     """The paths of all images below ``folder``, sorted, by the rules of `scan`.
 
     Raises `ImageFolderError` where ``folder`` itself cannot be read.
     """
     folder = os.fspath(folder)
-    files = _Walk().files(folder)
+    files = Walk().files(folder)
     if [file.path for file in files] == [folder]:
         raise ImageFolderError(f"the folder {shown(folder)} {files[0].problem}")
     return [file.path for file in files]
 
 
-def normalise(folder_name: str) -> str:
-    """A folder's name as a label: lower case, other than letters and digits -> one space.
-
-    As retrain.py did, for all of Unicode (NFC; combining marks belong to their letter).
-
-    >>> normalise("Red_Roses (2019)")
-    'red roses 2019'
-    """
-    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", folder_name).lower())
-    kept = (c if c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in text)
-    return " ".join("".join(kept).split())
-
-
-class _Walk:
+class Walk:
     """Walks folders for images, each real folder once however it is linked, and counts the rest."""
 
     def __init__(self, *seen: str) -> None:
@@ -211,7 +93,7 @@ class _Walk:
             folder = folders.pop()
             try:
                 identity = _identity(folder)
-                entries = [] if identity in self._seen else _entries(folder)
+                entries = [] if identity in self._seen else entries_of(folder)
             except OSError as error:  # no permission, or deeper than a path can be long
                 problem = f"is a folder that cannot be read: {error.strerror}"
                 found.append(ImageFile(folder, problem=problem, is_folder=True))
@@ -221,7 +103,7 @@ class _Walk:
             for entry in entries:
                 if entry.name.startswith("."):
                     self.passed_over += 1
-                elif _is_dir(entry):
+                elif is_folder(entry):
                     folders.append(entry.path)
                 elif (file := self._image_file(entry)) is not None:
                     found.append(file)
@@ -256,12 +138,12 @@ def signature_of(status: os.stat_result) -> Signature:
     return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
-def _entries(folder: str) -> list[os.DirEntry[str]]:
+def entries_of(folder: str) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         return sorted(entries, key=lambda entry: entry.name)
 
 
-def _is_dir(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link that loops onto itself

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bottlenecks.errors import BadImageError, CacheError, DamagedShardError, shown
-from bottlenecks.photos.images import scan
+from bottlenecks.photos.labels import scan
 from bottlenecks.photos.reading import file_bytes
 from bottlenecks.row_spec import BOTTLENECK, RowSpec, image_of
 from bottlenecks.store import shard

@@ -4,8 +4,8 @@ The modules, in the order in which data flows (each imports only from those befo
 
 ========  =====================================================
 settings  which photos train, validate and test: the flags
-groups    which photos belong together
 split     groups -> training, validation or testing
+groups    which photos belong together
 dataset   cache + split -> X, y of each set
 folds     images -> parts for a cross-validation
 ========  =====================================================

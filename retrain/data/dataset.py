@@ -151,7 +151,8 @@ def assemble(
 
     ``group_by`` is that of `retrain.data.groups.grouping`. An image that is in two sets stays in
     one: before all in testing, then in validation, so that neither the training nor the choices
-    made by the validation set know a test image.
+    made by the validation set know a test image. So does one whose group is in two, as it can be in
+    a ready-made split.
 
     Raises `ImageFolderError` for too few images or labels, and for a label without an image to
     train on; `UsageError` for a ``group_by`` that cannot be used.
@@ -166,15 +167,19 @@ def assemble(
                 FEW_IMAGES,
             )
     group_of = grouping(group_by)
-    members = [Member(i.label, i.relpath, group_of(i.relpath)) for i in report.images]
+    members = [Member(i.label, i.relpath, group_of(i), i.given) for i in report.images]
     sets = split(members, validation_percentage, testing_percentage)
-    counts_most: dict[bytes, str] = {}  # the set that the images of a content count in
+    # The set that the images of a content count in, and those of a group, which only a ready-made
+    # split puts into two.
+    counts_most: dict[bytes | str, str] = {}
     for name in ("training", "validation", "testing"):
-        counts_most |= {i.key: name for i in report.images if sets[i.relpath] == name}
+        for image, member in zip(report.images, members, strict=True):
+            if sets[image.relpath] == name:
+                counts_most[image.key] = counts_most[member.group] = name
 
-    def set_of(image: CachedImage) -> str:
+    def set_of(image: CachedImage, group: str) -> str:
         name = sets[image.relpath]
-        return name if name == counts_most[image.key] else LEFT_OUT
+        return name if name == counts_most[image.key] == counts_most[group] else LEFT_OUT
 
     number = {label: i for i, label in enumerate(report.counts)}
     keys = [image.key for image in report.images]
@@ -186,7 +191,7 @@ def assemble(
     dataset = Dataset(
         tuple(number),
         everything,
-        np.array([set_of(i) for i in report.images]),
+        np.array([set_of(i, m.group) for i, m in zip(report.images, members, strict=True)]),
         [member.group for member in members],
     )
     _check_sets(dataset, validation_percentage, testing_percentage)

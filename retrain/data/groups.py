@@ -10,24 +10,39 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from bottlenecks.errors import UsageError, shown
+from retrain.data.split import SETS
 
 log = logging.getLogger(__name__)
 
-GroupOf = Callable[[str], str]
+
+class Photo(Protocol):
+    """What is asked of an image: see `bottlenecks.photos.labels.LabeledImage`."""
+
+    @property
+    def relpath(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def given(self) -> str: ...
+
+
+GroupOf = Callable[[Photo], str]
 MAX_CSV_BYTES = 2**28  # a million photos with names of 200 letters
 _COLUMNS = ["path", "group"]
 
 
 def grouping(group_by: str | None) -> GroupOf:
-    """The function that names the group of a relpath (``label/filename``).
+    """The function that names the group of a photo.
 
     ``group_by`` is None, a CSV file with the columns path and group, or a regular expression
-    that is searched in the relpath: the group is what its parentheses find, or without any all
-    that it finds. A photo that neither names is on its own.
+    that is searched in ``label/filename``: the group is what its parentheses find, or without any
+    all that it finds. In a ready-made split that is the same in each set. A photo that neither
+    names is on its own.
 
     Raises `UsageError` for what is neither.
     """
@@ -35,7 +50,7 @@ def grouping(group_by: str | None) -> GroupOf:
         return on_its_own
     if _names_a_table(group_by):
         named = _read_csv(Path(os.path.expanduser(group_by)))
-        return lambda relpath: named.get(relpath) or on_its_own(relpath)
+        return lambda photo: _row_of(named, photo) or on_its_own(photo)
     try:
         pattern = re.compile(group_by)
     except re.error as error:
@@ -44,26 +59,28 @@ def grouping(group_by: str | None) -> GroupOf:
             f"Received: {shown(group_by)}"
         ) from error
 
-    def group_of(relpath: str) -> str:
-        found = pattern.search(relpath)
+    def group_of(photo: Photo) -> str:
+        found = pattern.search(photo.name)
         parts = [part or "" for part in found.groups()] if found else []
         name = "\0".join(parts) if any(parts) else found[0] if found else ""
-        return _named(name) if name else on_its_own(relpath)
+        return _named(name) if name else on_its_own(photo)
 
     return group_of
 
 
-def on_its_own(relpath: str) -> str:
+def on_its_own(photo: Photo) -> str:
     """The group of a photo of which nothing else is known.
 
     What follows ``_nohash_`` in the file name is cut off, as retrain.py did, so that variants of
-    one photo (``a_nohash_1.jpg``, ``a_nohash_2.jpg``) stay together.
+    one photo (``a_nohash_1.jpg``, ``a_nohash_2.jpg``) stay together. Photos of one name in two
+    given sets are two.
     """
-    folder, slash, name = relpath.rpartition("/")
-    return folder + slash + name.split("_nohash_")[0]
+    folder, slash, name = photo.name.rpartition("/")
+    held_out = photo.given in SETS[:2]
+    return f"{photo.given}\0/" * held_out + folder + slash + name.split("_nohash_")[0]
 
 
-def check_groups(group_by: str | None, relpaths: Sequence[str]) -> None:
+def check_groups(group_by: str | None, photos: Sequence[Photo]) -> None:
     """Raise `UsageError` where ``group_by`` puts none of the photos together, or all.
 
     Warns of rows of a CSV file that are no photo, and of photos that it does not name.
@@ -71,11 +88,11 @@ def check_groups(group_by: str | None, relpaths: Sequence[str]) -> None:
     if group_by is None:
         return
     group_of = grouping(group_by)
-    sizes = Counter(map(group_of, relpaths))
+    sizes = Counter(map(group_of, photos))
     if not any(size > 1 and _is_named(group) for group, size in sizes.items()):
         raise UsageError(
             f"--group_by {shown(group_by)} puts no two photos together; it is searched in, or "
-            f"lists, paths below --image_dir, such as {shown(relpaths[0])}"
+            f"lists, paths below --image_dir, such as {shown(photos[0].name)}"
         )
     if len(sizes) == 1:
         raise UsageError(
@@ -84,10 +101,11 @@ def check_groups(group_by: str | None, relpaths: Sequence[str]) -> None:
         )
     if _names_a_table(group_by):
         named = _read_csv(Path(os.path.expanduser(group_by)))
-        there = set(relpaths)
+        there = {name for photo in photos for name in (photo.relpath, photo.name)}
+        without = [photo.relpath for photo in photos if _row_of(named, photo) is None]
         for missing, what in (
             (sorted(set(named) - there), "paths in it are no photo below --image_dir"),
-            (sorted(there - set(named)), "photos are not in it and count as groups of one"),
+            (sorted(without), "photos are not in it and count as groups of one"),
         ):
             if missing:
                 log.warning(
@@ -98,6 +116,10 @@ def check_groups(group_by: str | None, relpaths: Sequence[str]) -> None:
 
 def _names_a_table(group_by: str) -> bool:
     return os.path.lexists(os.path.expanduser(group_by)) or group_by.lower().endswith(".csv")
+
+
+def _row_of(named: Mapping[str, str], photo: Photo) -> str | None:
+    return named.get(photo.relpath) or named.get(photo.name)
 
 
 def _is_named(group: str) -> bool:

@@ -2,13 +2,9 @@
 
 import hashlib
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
-
-from bottlenecks.errors import ImageFolderError, shown
-from bottlenecks.photos.images import ImageFolder, normalise
 
 SetName = Literal["validation", "testing", "training"]
 SETS: tuple[SetName, ...] = ("validation", "testing", "training")
@@ -16,23 +12,17 @@ MIN_IMAGES = 3  # one for each set
 
 _BUCKETS = 2**27  # retrain.py: MAX_NUM_IMAGES_PER_CLASS + 1
 
-# What the folders of a split are called that somebody else has made, and what else is in such a
-# name: seg_train, test_set, val2017.
-_TRAINING = frozenset(("train", "training"))
-_SETS = _TRAINING | frozenset(
-    ("val", "valid", "validation", "dev", "eval", "test", "testing", "holdout")
-)
-_WORDS = _SETS | frozenset(
-    ("set", "sets", "seg", "split", "data", "dataset", "image", "images", "img", "photos")
-)
-
 
 class Member(NamedTuple):
-    """An image, and the group that it shares its set with; see `retrain.data.groups`."""
+    """An image, and the group that it shares its set with; see `retrain.data.groups`.
+
+    ``given`` is the set that somebody else has put it into, or empty.
+    """
 
     label: str
     relpath: str
     group: str
+    given: str = ""
 
 
 def percentage(name: str) -> float:
@@ -50,6 +40,9 @@ def split(
 ) -> dict[str, SetName]:
     """Give each image its set, by the name of its group alone. Returns relpath -> set.
 
+    A given validation or testing set is taken as it is, and then no other image gets into it; what
+    is not given is split off the rest.
+
     Where a set whose share is above 0 would have no image of a label, it borrows the label's
     group with the lowest percentage; but for training, only if no other label loses its only one
     in a set for it. A label of two groups has none in validation, one of a single group is
@@ -57,6 +50,10 @@ def split(
     always the first in that order.
     """
     members = tuple(members)
+    fixed = {m.relpath: name for m in members for name in SETS[:2] if m.given == name}
+    members = tuple(member for member in members if member.relpath not in fixed)
+    validation_percentage *= "validation" not in fixed.values()
+    testing_percentage *= "testing" not in fixed.values()
     places = {group: percentage(group) for group in {member.group for member in members}}
     sets = {
         group: _own_set(place, validation_percentage, testing_percentage)
@@ -85,50 +82,7 @@ def split(
                     counts[one][sets[group]] -= 1
                     counts[one][to] += 1
                 sets[group] = to
-    return {member.relpath: sets[member.group] for member in members}
-
-
-def check_is_no_split(folder: ImageFolder) -> None:
-    """Raise `ImageFolderError` where folders are the sets of a ready-made split.
-
-    That is, ``train/daisy/a.jpg`` and ``validation/daisy/b.jpg``. What is trained on them would
-    tell "train" from "validation". Two or more must be called as sets are, and be all there is, or
-    one of them be for training and hold folders; or one must hold folders that are called as the
-    labels beside it.
-    """
-    inner: dict[str, set[str]] = defaultdict(set)  # label folders in each folder
-    for image in folder.images:
-        first, *rest = image.relpath.split("/")
-        inner[first] |= {normalise(rest[0])} if len(rest) > 1 else set()
-    sets = {name for name in inner if _is_set(name)}
-    labels = {normalise(name) for name in set(inner) - sets}
-    training = sorted(name for name in sets if _words(name) & _TRAINING and inner[name])
-    beside = sorted(name for name in sets if inner[name] & labels)
-    if len(sets) > 1 and (len(sets) == len(inner) or training):
-        shared = sorted(set.union(*(inner[name] for name in sets)))
-        example = f", such as {shown(shared[0])}" if shared else ""
-        one_set = os.path.join(folder.root, training[0]) if training else ""
-        remedy = f", or train on one set, which is split anew: --image_dir {shown(one_set)}"
-        raise ImageFolderError(
-            f"{shown(folder.root)} is a ready-made split: its folders "
-            f"{', '.join(map(shown, sorted(sets)))} are sets and no labels; put all photos of a "
-            f"label{example} into one folder" + (remedy if training else "")
-        )
-    if beside:
-        raise ImageFolderError(
-            f"{shown(os.path.join(folder.root, beside[0]))} is no label but a set: it holds "
-            f"folders that are called as the labels beside it, such as "
-            f"{shown(min(inner[beside[0]] & labels))}; move it away, or put its photos into theirs"
-        )
-
-
-def _words(name: str) -> set[str]:
-    return set(re.findall(r"[^\W\d_]+", name.lower()))
-
-
-def _is_set(name: str) -> bool:
-    words = _words(name)
-    return words <= _WORDS and bool(words & _SETS)
+    return {member.relpath: sets[member.group] for member in members} | fixed
 
 
 def _own_set(place: float, validation_percentage: int, testing_percentage: int) -> SetName:

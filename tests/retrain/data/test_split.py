@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bottlenecks.errors import ImageFolderError
-from bottlenecks.photos.images import scan
+from bottlenecks.photos.labels import scan
 from retrain.data.groups import on_its_own
 from retrain.data.split import SETS, Member, SetName, check_is_no_split, percentage, split
 from tests.conftest import photo

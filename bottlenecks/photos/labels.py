@@ -1,0 +1,298 @@
+"""Image folder -> sorted labelled images, and the sets of a split that somebody has made.
+
+``Dataset/Red Roses/2019/a.jpg`` is an image of the label ``red roses``. In a ready-made split the
+folders at the top are the sets, and the labels lie in them: ``Dataset/train/Red Roses/a.jpg``.
+"""
+
+import functools
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from bottlenecks.errors import ImageFolderError, ImageFolderNotFoundError, UsageError, shown
+from bottlenecks.photos.images import (
+    IMAGE_SUFFIXES,
+    ImageFile,
+    Walk,
+    entries_of,
+    is_folder,
+)
+
+TRAINING, VALIDATION, TESTING = "training", "validation", "testing"
+# What the folders of a split are called that somebody else has made, and what else is in such a
+# name: seg_train, test_set, val2017.
+_SETS = {
+    TRAINING: frozenset(("train", "training")),
+    VALIDATION: frozenset(("val", "valid", "validation", "dev", "eval")),
+    TESTING: frozenset(("test", "testing", "holdout")),
+}
+_WORDS = frozenset.union(*_SETS.values()) | frozenset(
+    ("set", "sets", "seg", "split", "data", "dataset", "image", "images", "img", "photos")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LabeledImage:
+    """One image of a data set; ``relpath`` is relative to the image folder, with ``/``.
+
+    Where somebody else has split the images, ``given`` is its set, and ``name_at`` where in
+    ``relpath`` the folder of its label begins.
+    """
+
+    label: str
+    relpath: str
+    file: ImageFile = field(compare=False)
+    given: str = ""
+    name_at: int = 0
+
+    @property
+    def path(self) -> str:
+        return self.file.path
+
+    @property
+    def name(self) -> str:
+        """``label folder/filename``, without the folder of its set."""
+        return self.relpath[self.name_at :]
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """What `scan` found: images sorted by ``relpath``, labels sorted.
+
+    ``passed_over`` counts the hidden entries and the files that are no images;
+    ``empty_folders`` names the label folders without a single image; ``sets`` the folders of a
+    ready-made split by their sets, none where there is no such.
+    """
+
+    root: str
+    images: tuple[LabeledImage, ...]
+    passed_over: int
+    empty_folders: tuple[str, ...]
+    sets: Mapping[str, str] = field(default_factory=dict)
+
+    def absolute(self, image: LabeledImage) -> str:
+        """The absolute path of one of the images, by which a stat index knows it."""
+        return self.absolute_root + image.relpath
+
+    @functools.cached_property
+    def absolute_root(self) -> str:
+        """The absolute path of the image folder, with a separator at its end."""
+        return os.path.join(os.path.abspath(self.root), "")
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images per label, labels sorted."""
+        return dict(sorted(Counter(image.label for image in self.images).items()))
+
+
+def scan(
+    image_dir: str | os.PathLike[str],
+    *,
+    validation_dir: str | os.PathLike[str] | None = None,
+    test_dir: str | os.PathLike[str] | None = None,
+) -> ImageFolder:
+    """Find the labelled images below ``image_dir``, and in the sets that lie elsewhere.
+
+    A ready-made split is recognised: a folder that is called as training sets are, and one or two
+    that are called as the others, with label folders in each. What lies beside them without labels
+    is passed over.
+
+    Raises `ImageFolderNotFoundError` where there is no folder, `ImageFolderError` where there
+    are no labels, two folders give the same label, a label is in one set only, or a split cannot be
+    told; `UsageError` for a set that is given twice.
+    """
+    whole = _split(_labelled(image_dir, "image_dir"))
+    elsewhere = {VALIDATION: validation_dir, TESTING: test_dir}
+    for set_, folder in elsewhere.items():
+        if folder is not None:
+            whole = _with_set(whole, set_, folder)
+    if whole.sets:
+        _check_labels(whole)
+    return whole
+
+
+def _labelled(folder: str | os.PathLike[str], flag: str) -> ImageFolder:
+    """The images of a folder of label folders."""
+    root = os.fspath(folder)
+    if not os.path.isdir(root):
+        what = "is a file, not a folder" if os.path.exists(root) else "does not exist"
+        raise ImageFolderNotFoundError(
+            f"the image folder {shown(root)} {what}; --{flag} takes a folder that holds "
+            "one sub-folder of photos per label"
+        )
+    try:
+        entries = entries_of(root)
+    except OSError as error:
+        raise ImageFolderError(f"cannot read the folder {shown(root)}: {error.strerror}") from error
+    below = len(os.path.join(root, ""))
+    images: list[LabeledImage] = []
+    folder_of: dict[str, str] = {}
+    empty_folders = []
+    stray = passed_over = 0
+    for entry in entries:
+        if entry.name.startswith("."):
+            passed_over += 1
+        elif not is_folder(entry):
+            passed_over += 1
+            stray += os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
+        else:
+            walk = Walk(root)
+            files = walk.files(entry.path)
+            passed_over += walk.passed_over
+            if not files:
+                empty_folders.append(entry.name)
+                continue
+            label = _label_of(entry.name, folder_of)
+            images += [LabeledImage(label, f.path[below:].replace(os.sep, "/"), f) for f in files]
+    if not images:
+        if stray:
+            raise ImageFolderError(
+                f"the {stray} images of {shown(root)} lie directly in it; put them into "
+                "sub-folders, one per label, named as the labels"
+            )
+        raise ImageFolderError(
+            f"found no images in {shown(root)}; it must hold one sub-folder of photos per label"
+        )
+    return ImageFolder(root, _sorted(images), passed_over, tuple(empty_folders))
+
+
+def _label_of(folder_name: str, folder_of: dict[str, str]) -> str:
+    """The label that a folder's name gives; ``folder_of`` are the names of those before it."""
+    label = normalise(folder_name)
+    if not label:
+        raise ImageFolderError(
+            f"the folder name {shown(folder_name)!r} has no letter or digit to make a "
+            "label of; rename it"
+        )
+    if folder_of.setdefault(label, folder_name) != folder_name:
+        raise ImageFolderError(
+            f"the folders {shown(folder_of[label])!r} and {shown(folder_name)!r} give the "
+            f"same label {label!r}; rename one or put their images together"
+        )
+    return label
+
+
+def _split(folder: ImageFolder) -> ImageFolder:
+    """``folder`` by its sets where it is a ready-made split, else as it is."""
+    inner: dict[str, set[str]] = {}  # label folders in each folder
+    for image in folder.images:
+        top, *rest = image.relpath.split("/")
+        inner.setdefault(top, set()).update(rest[:1] if len(rest) > 1 else ())
+    called = {top: set_ for top in inner if (set_ := _set_of(top))}
+    training = [top for top, set_ in called.items() if set_ == TRAINING and inner[top]]
+    if not (len(called) > 1 and (training or len(called) == len(inner))):
+        _check_no_set_among_labels(folder, inner, called)
+        return folder
+    sets: dict[str, str] = {}
+    for top, set_ in called.items():
+        if inner[top] and sets.setdefault(set_, top) != top:
+            raise ImageFolderError(
+                f"{shown(folder.root)} has two folders for {set_}, {shown(sets[set_])} and "
+                f"{shown(top)}; put one elsewhere"
+            )
+    if TRAINING not in sets or len(sets) < 2:
+        raise ImageFolderError(
+            f"{shown(folder.root)} looks like a ready-made split: its folders "
+            f"{', '.join(map(shown, sorted(called)))} are called as sets are, but train and "
+            "another one would have to hold one folder of photos per label; sort the photos by "
+            "their labels" + (f", or name --image_dir {_in(folder, training[0])}" * bool(training))
+        )
+    set_in = {top: set_ for set_, top in sets.items()}
+    folder_of: dict[str, dict[str, str]] = {set_: {} for set_ in sets}
+    images = []
+    for image in folder.images:
+        top, *rest = image.relpath.split("/")
+        if top in set_in and len(rest) > 1:
+            label = _label_of(rest[0], folder_of[set_in[top]])
+            images.append(replace(image, label=label, given=set_in[top], name_at=len(top) + 1))
+    passed_over = folder.passed_over + len(folder.images) - len(images)
+    return replace(folder, images=_sorted(images), passed_over=passed_over, sets=sets)
+
+
+def _check_no_set_among_labels(
+    folder: ImageFolder, inner: Mapping[str, set[str]], called: Mapping[str, str]
+) -> None:
+    """Raise `ImageFolderError` for a set beside labels: daisy/, roses/ and validation/daisy/."""
+    labels = {normalise(top) for top in inner if top not in called}
+    for top in sorted(called):
+        shared = {normalise(name) for name in inner[top]} & labels
+        if shared:
+            raise ImageFolderError(
+                f"{_in(folder, top)} is no label but a set: it holds folders that are called as "
+                f"the labels beside it, such as {shown(min(shared))}; move it elsewhere and name it "
+                f"with --{'test' if called[top] == TESTING else 'validation'}_dir"
+            )
+
+
+def _with_set(folder: ImageFolder, set_: str, place: str | os.PathLike[str]) -> ImageFolder:
+    """``folder`` and the images of a set that lies elsewhere, ``place``."""
+    flag = "test_dir" if set_ == TESTING else "validation_dir"
+    if set_ in folder.sets:
+        raise UsageError(
+            f"--{flag} {shown(place)} is a second set: {shown(folder.root)} holds "
+            f"{shown(folder.sets[set_])} already; leave one out"
+        )
+    found = _labelled(place, flag)
+    if os.path.realpath(found.root) == os.path.realpath(folder.root):
+        raise UsageError(f"--{flag} and --image_dir are the same folder, {shown(place)}")
+    above = os.path.relpath(os.path.realpath(found.root), os.path.realpath(folder.root))
+    above = above.replace(os.sep, "/") + "/"
+    own = [image if image.given else replace(image, given=TRAINING) for image in folder.images]
+    others = [
+        replace(image, relpath=above + image.relpath, given=set_, name_at=len(above))
+        for image in found.images
+    ]
+    return replace(
+        folder,
+        images=_sorted([*own, *others]),
+        passed_over=folder.passed_over + found.passed_over,
+        empty_folders=(*folder.empty_folders, *found.empty_folders),
+        sets={TRAINING: folder.root, **folder.sets, set_: os.fspath(place)},
+    )
+
+
+def _check_labels(folder: ImageFolder) -> None:
+    """Raise `ImageFolderError` for a label that is in one set only."""
+    sets_of: dict[str, set[str]] = {}
+    for image in folder.images:
+        sets_of.setdefault(image.label, set()).add(image.given)
+    for label in sorted(sets_of):
+        if len(sets_of[label]) == 1:
+            (only,) = sets_of[label]
+            raise ImageFolderError(
+                f"the label {label!r} is in the {only} set only, {shown(folder.sets[only])}; a "
+                f"ready-made split has the same labels in each of its sets "
+                f"({', '.join(sorted(folder.sets))}): add photos of it, or remove its folder"
+            )
+
+
+def _sorted(images: Iterable[LabeledImage]) -> tuple[LabeledImage, ...]:
+    return tuple(sorted(images, key=lambda image: os.fsencode(image.relpath)))
+
+
+def _in(folder: ImageFolder, name: str) -> str:
+    return shown(os.path.join(folder.root, name))
+
+
+def _set_of(folder_name: str) -> str:
+    """The set that a folder is called as; empty where it is not."""
+    words = set(re.findall(r"[^\W\d_]+", folder_name.lower()))
+    if not words <= _WORDS:
+        return ""
+    return next((set_ for set_, own in _SETS.items() if words & own), "")
+
+
+def normalise(folder_name: str) -> str:
+    """A folder's name as a label: lower case, other than letters and digits -> one space.
+
+    As retrain.py did, for all of Unicode (NFC; combining marks belong to their letter).
+
+    >>> normalise("Red_Roses (2019)")
+    'red roses 2019'
+    """
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", folder_name).lower())
+    kept = (c if c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in text)
+    return " ".join("".join(kept).split())
