@@ -25,13 +25,11 @@ lint: $(VENV)/installed-tools  ## ruff's checks and format, mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-ifdef IMAGE_DIR
-bottlenecks: $(VENV)/installed  ## stage one alone: make bottlenecks IMAGE_DIR=Dataset [ARGS="--flag ..."]
+bottlenecks: IMAGE_DIR ?= Dataset
+bottlenecks: $(VENV)/installed  ## stage one alone: make bottlenecks [IMAGE_DIR=Dataset] [ARGS="--flag ..."]
+	@test -e '$(IMAGE_DIR)' || { echo 'error: there is no folder $(IMAGE_DIR);' \
+	  'name yours: make bottlenecks IMAGE_DIR=FOLDER' >&2; exit 2; }
 	$(BIN)/python -m bottlenecks --image_dir '$(IMAGE_DIR)' $(ARGS)
-else
-bottlenecks:
-	@echo 'error: name the image folder: make bottlenecks IMAGE_DIR=Dataset' >&2; exit 2
-endif
 
 ifdef WEIGHTS
 bench: $(VENV)/installed-bench  ## measure (2 hours): make bench IMAGE_DIR=Dataset WEIGHTS=FILE [ALSO="Dataset2 ..."]

@@ -21,6 +21,7 @@ progress    how a long job shows while it runs
 photos/     where the photos are, which are images, and what their pixels are
 network/    weights -> the frozen network, and what runs it
 store/      rows on disk
+speeds      how fast this machine was
 config      the settings of stage one
 outputs     what a command writes: never over an input, or what is another's
 rows        pixels through the network into the store
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from bottlenecks.config import Config
     from bottlenecks.errors import RetrainError
     from bottlenecks.network.inception import InceptionV3
+
+__version__ = "0.2.0"
 
 __all__ = ["BuildReport", "Config", "InceptionV3", "RetrainError", "build"]
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bottlenecks import atomic, machine
+from bottlenecks import atomic, machine, speeds
 from bottlenecks.config import Config
 from bottlenecks.errors import BadImageError, ImageFolderError, if_interrupted, shown
 from bottlenecks.network.inception import Extractor, InceptionV3
+from bottlenecks.network.names import PRECISIONS
 from bottlenecks.outputs import check_folder_place
 from bottlenecks.photos.decode import decode
 from bottlenecks.photos.images import Signature
@@ -231,6 +232,10 @@ class _Build:
             self._show_progress(rows)
         self.computed += rows.computed
         self.images_per_second = rows.images_per_second
+        if rows.computed >= speeds.LEAST_IMAGES:
+            precision = self.extractor.description.get("precision")
+            if precision in PRECISIONS:
+                speeds.remember(self.config.model_dir, precision, rows.images_per_second)
 
     def _read(self, image: LabeledImage) -> "_Read | BadImageError":
         """Read, hash, and, where its vector is not cached, decode one image; in a thread."""

@@ -29,6 +29,27 @@ _CLEANING_SECONDS = 5.0
 _NOBODY_READS = (errno.EPIPE, errno.EIO)  # a pipe that was closed, a terminal that was
 
 
+# What flags are called in programs that people come from.
+_ELSEWHERE = {
+    **dict.fromkeys(("steps", "epochs", "iterations", "n_steps"), "how_many_training_steps"),
+    **dict.fromkeys(("max_steps", "num_epochs", "train_steps"), "how_many_training_steps"),
+    **dict.fromkeys(("lr", "rate"), "learning_rate"),
+    **dict.fromkeys(("data", "data_dir", "dataset", "input", "images", "folder"), "image_dir"),
+    **dict.fromkeys(("train_dir", "training_dir", "input_dir", "data_path"), "image_dir"),
+    **dict.fromkeys(("val_dir", "valid_dir"), "validation_dir"),
+    **dict.fromkeys(("val_split", "validation_split"), "validation_percentage"),
+    **dict.fromkeys(("test_split", "test_size"), "testing_percentage"),
+    **dict.fromkeys(("cache", "cache_dir"), "bottleneck_dir"),
+    **dict.fromkeys(("output", "out", "output_dir", "export"), "output_graph"),
+    **dict.fromkeys(("labels_file", "label_file"), "output_labels"),
+    **dict.fromkeys(("threads", "workers", "num_workers", "jobs"), "decode_threads"),
+    **dict.fromkeys(("topk", "top_k", "top", "num_labels"), "num_top_predictions"),
+    **dict.fromkeys(("model", "graph_file", "model_file"), "graph"),
+    **dict.fromkeys(("logdir", "log_dir", "tensorboard"), "summaries_dir"),
+    **dict.fromkeys(("random_seed", "random_state"), "seed"),
+}
+
+
 class Terminated(BaseException):
     """SIGTERM arrived; like KeyboardInterrupt, no ``except Exception`` may swallow it."""
 
@@ -42,6 +63,14 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
+        self.add_argument(
+            "--version",
+            action=_Version,
+            dest=argparse.SUPPRESS,
+            default=argparse.SUPPRESS,
+            nargs=0,
+            help="show the versions of this program, TensorFlow and Keras, and exit",
+        )
 
     def add_flags(self, settings: type[Settings], optional: Sequence[str] = ()) -> None:
         """Add a flag for every field of ``settings``, grouped by the class that has it.
@@ -76,13 +105,43 @@ class Parser(argparse.ArgumentParser):
         values, unknown = parse(arguments)
         if unknown:
             name = unknown[0].split("=")[0]
-            close = difflib.get_close_matches(name, self._option_string_actions, n=1)
-            hint = f"did you mean {close[0]}?" if close else "--help lists what there is"
+            meant = self._meant_by(name)
+            hint = f"did you mean {meant}?" if meant else "--help lists what there is"
             self.error(f"unknown argument {shown(name)}; {hint}")
         return vars(values)
 
+    def _meant_by(self, name: str) -> str:
+        """The flag that was probably meant by the unknown ``name``; empty where none is like it."""
+        flags = list(self._option_string_actions)
+        usual = f"--{_ELSEWHERE.get(name.lstrip('-').lower(), '')}"
+        if usual in flags:
+            return usual
+        words = name.lstrip("-").lower().split("_")
+        within = [flag for flag in flags if set(words) <= set(flag.lstrip("-").split("_"))]
+        close = within or difflib.get_close_matches(name, flags, n=1)
+        return close[0] if close else ""
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} ({self.prog} --help explains)")
+
+
+class _Version(argparse.Action):
+    """Prints the versions without importing what they are of."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        def of(package: str) -> str:
+            try:
+                return version(package)
+            except PackageNotFoundError:
+                return "is not installed"
+
+        from bottlenecks import __version__
+
+        others = ", ".join(f"{name} {of(name.lower())}" for name in ("TensorFlow", "Keras"))
+        print(f"retrain {__version__} ({others}, Python {sys.version.split()[0]})")
+        parser.exit()
 
 
 def _argparse_options(type_: Any, default: Any, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,13 +9,23 @@ LINE_SECONDS = 10.0
 
 
 class ProgressBar:
-    """A tqdm bar in a terminal, else a plain line now and then.
+    """A tqdm bar in a terminal, else a plain line now and then, unless ``only_in_terminal``.
 
-    Callable with ``(done, total)``; use as a context manager.
+    Callable with ``(done, total)``; use as a context manager. The bar shows after ``delay``
+    seconds.
     """
 
-    def __init__(self, what: str, unit: str, unit_scale: bool = False) -> None:
+    def __init__(
+        self,
+        what: str,
+        unit: str,
+        unit_scale: bool = False,
+        *,
+        delay: float = 0.0,
+        only_in_terminal: bool = False,
+    ) -> None:
         self._what, self._unit, self._unit_scale = what, unit, unit_scale
+        self._delay, self._only_in_terminal = delay, only_in_terminal
         self._bar: tqdm | None = None
         self._started = self._last_line = 0.0
         self._initial = 0
@@ -30,8 +40,13 @@ class ProgressBar:
     def __call__(self, done: int, total: int) -> None:
         if sys.stderr.isatty():
             self._show_bar(done, total)
-        else:
+        elif not self._only_in_terminal:
             self._show_line(done, total)
+
+    def clear(self) -> None:
+        """Make room for a line of output; the next call shows the bar again."""
+        if self._bar is not None and self._bar.last_print_t > self._bar.start_t + self._delay:
+            self._bar.clear()
 
     def _show_bar(self, done: int, total: int) -> None:
         if self._bar is None:
@@ -41,6 +56,7 @@ class ProgressBar:
                 initial=done,
                 unit=f" {self._unit}" if not self._unit_scale else self._unit,
                 unit_scale=self._unit_scale,
+                delay=self._delay,
                 dynamic_ncols=True,
                 leave=False,
             )

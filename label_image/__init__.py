@@ -21,6 +21,8 @@ cli         the command line
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from bottlenecks import __version__ as __version__
+
 if TYPE_CHECKING:
     from label_image.classifier import Classifier, Guess, Result
 

@@ -16,6 +16,8 @@ from label_image.config import Config
 if TYPE_CHECKING:
     from label_image.classifier import Result
 
+BAR_SECONDS = 1.0  # before the bar shows
+
 DESCRIPTION = """\
 Label photos with a classifier that python -m retrain made. Takes photos and folders of
 photos. Exits with 2 if one of them cannot be read, after labelling the others."""
@@ -43,6 +45,7 @@ def _main(argv: Sequence[str] | None) -> int:
     if not any(map(os.path.lexists, photos)):  # not worth the start of TensorFlow
         raise ImageFolderNotFoundError(f"there is no photo or folder {shown(photos[0])}")
 
+    from bottlenecks.progress import ProgressBar
     from label_image.classifier import Classifier
 
     how = dataclasses.asdict(config)
@@ -50,13 +53,22 @@ def _main(argv: Sequence[str] | None) -> int:
     classifier = Classifier(**how)
     show = _SHOW[show_as](top, len(photos) > 1)
     failed = 0
-    for result in classifier.classify(photos):
-        if result.problem:
-            failed += 1
-            print(f"error: {shown(result.path)}: {result.problem}", file=sys.stderr)
-        show.result(result)
+    to_a_file = len(photos) > 1 and not sys.stdout.isatty()
+    with ProgressBar("photos", "photos", delay=BAR_SECONDS) as bar:
+        for done, result in enumerate(classifier.classify(photos), start=1):
+            if to_a_file:
+                bar(done, len(photos))
+            failed += _shown(result, show)
     show.end()
     return ERROR if failed else DONE
+
+
+def _shown(result: "Result", show: "_Text") -> bool:
+    """Show a result; returns whether it is a photo that could not be read."""
+    if result.problem:
+        print(f"error: {shown(result.path)}: {result.problem}", file=sys.stderr)
+    show.result(result)
+    return bool(result.problem)
 
 
 def _photos(arguments: Iterable[str]) -> list[str]:

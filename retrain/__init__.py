@@ -15,6 +15,7 @@ training/   the images of each set -> a trained softmax layer
 report/     what a run has found, and how it is shown
 export/     the trained classifier -> files that other programs load
 config      the settings of both stages
+plan        what a run would do
 trainer     train(): all of it together
 console     how a run shows in the terminal
 cli         the command line
@@ -23,6 +24,8 @@ cli         the command line
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from bottlenecks import __version__ as __version__
 
 if TYPE_CHECKING:
     from retrain.config import Config

@@ -29,13 +29,31 @@ def command() -> NoReturn:
 def _main(argv: Sequence[str] | None, extractor: "NetworkExtractor | None") -> int:
     parser = Parser(prog="python -m retrain", description=DESCRIPTION)
     parser.add_flags(Config)
-    config = Config(**parser.parse(argv))
+    parser.add_argument_group("instead of a run").add_argument(
+        "--dry_run",
+        action="store_true",
+        help="say what would be done: labels, sets, how many vectors are missing and about how "
+        "long they take; nothing is computed or written",
+    )
+    values = parser.parse(argv)
+    dry_run = values.pop("dry_run")
+    config = Config(**values)
+    if dry_run:
+        from retrain.console import plan_text
+        from retrain.plan import plan
+
+        print(plan_text(config, plan(config, extractor)))
+        return DONE
 
     from bottlenecks.progress import ProgressBar
-    from retrain.console import Console
+    from retrain.console import BAR_SECONDS, Console
     from retrain.trainer import train
 
-    with ProgressBar("bottlenecks", "images") as bar, ProgressBar("weights", "B", True) as download:
+    with (
+        ProgressBar("bottlenecks", "images") as bar,
+        ProgressBar("weights", "B", True) as download,
+        ProgressBar("training", "steps", delay=BAR_SECONDS, only_in_terminal=True) as steps,
+    ):
         extractor = extractor or make_extractor(config, download)
-        train(config, extractor=extractor, listener=Console(config, bar))
+        train(config, extractor=extractor, listener=Console(config, bar, steps))
     return DONE

@@ -3,10 +3,12 @@
 import dataclasses
 import os
 import shlex
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bottlenecks import machine, speeds
 from bottlenecks.builder import BuildReport, Progress
 from bottlenecks.cli import summary
 from bottlenecks.errors import shown
@@ -15,6 +17,7 @@ from retrain.config import Config
 from retrain.data.dataset import Dataset
 from retrain.evaluate import Confusion, Figure, Figures, LabelScore, Score
 from retrain.export.graph_spec import FINAL_NODE
+from retrain.plan import Plan
 from retrain.report.health import KINDS, Problem
 from retrain.report.results import TrainingResult
 from retrain.report.settings import REPORT_FILE
@@ -22,21 +25,31 @@ from retrain.trainer import Listener
 from retrain.training.fitting import Evaluation
 from retrain.training.regularisation import Search
 
-SHOWN_LABELS = 30
+SHOWN_LABELS, SHOWN_EVALUATIONS = 30, 20
+BAR_SECONDS = 2.0  # that training takes before it shows a bar
+ADVICE_IMAGES = 500  # computed in float32, from which on the advice to save time is given
 
 
 class Console(Listener):
-    """Prints a run as it goes: results to stdout, the progress of stage one to stderr."""
+    """Prints a run as it goes: results to stdout, the progress to stderr."""
 
-    def __init__(self, config: Config, bar: ProgressBar) -> None:
-        self._config, self._bar = config, bar
+    def __init__(self, config: Config, bar: ProgressBar, steps: ProgressBar) -> None:
+        self._config, self._bar, self._steps = config, bar, steps
         self._has_heading = False
+        self._evaluations = 0
+        self._times: list[tuple[str, float]] = []
+        self._since = time.monotonic()
+        self._advice = ""
 
     def progress(self, progress: Progress) -> None:
         self._bar(progress.done, progress.total)
 
     def built(self, report: BuildReport) -> None:
+        self._took("stage one")
+        self._advice = _advice(self._config, report)
         print(summary(report), flush=True)
+        if report.sets:
+            print(_ready_made(report.sets))
 
     def split(self, dataset: Dataset) -> None:
         print(
@@ -44,7 +57,12 @@ class Console(Listener):
             f"{len(dataset.validation)}, testing on {len(dataset.testing)}."
         )
         if dataset.left_out:
-            print(f"Left out: {dataset.left_out} copies of images in another set.")
+            print(
+                f"Left out: {dataset.left_out} copies of images in another set, or of its groups."
+            )
+
+    def stepped(self, step: int) -> None:
+        self._steps(step, self._config.how_many_training_steps)
 
     def searched(self, search: Search) -> None:
         if self._config.tune:
@@ -57,6 +75,13 @@ class Console(Listener):
             print(f"Regularisation: {times} the usual, by cross-validation.")
 
     def evaluated(self, evaluation: Evaluation) -> None:
+        self._evaluations += 1
+        config = self._config
+        of_all = -(-config.how_many_training_steps // config.eval_step_interval)
+        every = 1 if config.print_every_evaluation else -(-of_all // SHOWN_EVALUATIONS)
+        if self._evaluations % every and evaluation.step < config.how_many_training_steps:
+            return
+        self._steps.clear()
         whole, batch = evaluation.validation, evaluation.validation_batch
         if not self._has_heading:
             name = "validation" if whole == batch else "validation batch"
@@ -71,6 +96,7 @@ class Console(Listener):
         print(columns, flush=True)
 
     def trained(self, result: TrainingResult) -> None:
+        self._took("stage two")
         print(result_text(self._config, result), flush=True)
 
     def finished(self, result: TrainingResult) -> None:
@@ -80,11 +106,78 @@ class Console(Listener):
         if self._config.report_dir is not None:
             lines.append(f"report  {shown(Path(self._config.report_dir) / REPORT_FILE)}")
         if lines:
+            self._took("report")
             print("\n".join(["", *lines]))
+        took = ", ".join(f"{what} {_duration(seconds)}" for what, seconds in self._times)
+        print(f"took    {took}")
+        if self._advice:
+            print(self._advice)
+
+    def _took(self, what: str) -> None:
+        now = time.monotonic()
+        self._times.append((what, now - self._since))
+        self._since = now
+
+
+def _advice(config: Config, report: BuildReport) -> str:
+    """What would have been faster, if anything."""
+    is_slow = config.precision == "float32" and report.computed > ADVICE_IMAGES
+    if not (is_slow and machine.cpu_has_bfloat16() and report.images_per_second):
+        return ""
+    seconds = report.computed / report.images_per_second
+    other = speeds.remembered(config.model_dir, "bfloat16")
+    saved = seconds - report.computed / other if other else 0.0
+    if other and saved <= 0:
+        return ""
+    how = f"about {_duration(saved)} less" if other else "about half the time"
+    return f"hint    --precision bfloat16 would have taken {how} for stage one"
+
+
+def _duration(seconds: float) -> str:
+    """As people say it: 0.8 s, 58 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, left = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{left} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {left} s"
+
+
+def _ready_made(sets: Mapping[str, str]) -> str:
+    """Which folders were taken for which sets."""
+    names = ("training", "validation", "testing")
+    given = ", ".join(f"{name} from {shown(sets[name])}" for name in names if name in sets)
+    missing = " and ".join(name for name in names[1:] if name not in sets)
+    rest = f"\n                {missing} split off the training images" if missing else ""
+    return f"split           {given}{rest}"
 
 
 def _columns(score: Score) -> str:
     return f"{score.accuracy:>8.1%}  {score.cross_entropy:>13.4f}"
+
+
+def plan_text(config: Config, plan: Plan) -> str:
+    """What a run would do."""
+    width = max(12, *(len(label) for label in plan.counts))
+    lines = [f"{sum(plan.counts.values())} images of {len(plan.counts)} labels:"]
+    lines += [f"  {label:<{width}}  {count:>7}" for label, count in plan.counts.items()]
+    if plan.folder.sets:
+        lines.append(_ready_made(plan.folder.sets))
+    lines.append(
+        f"\nWould train on {plan.sets['training']}, validate on {plan.sets['validation']} and test "
+        f"on {plan.sets['testing']} of them, but for copies and what cannot be read;"
+    )
+    cached = f"{plan.missing} bottlenecks are missing"
+    if plan.missing:
+        by = "this machine's last run" if plan.speed else "what is usual; this machine is not known"
+        cached += f" and take about {_duration(plan.seconds)} (by {by})"
+    lines.append(f"{cached};")
+    if plan.weights_missing:
+        lines.append("the ImageNet weights would be downloaded first (88 MB);")
+    steps = f"{config.how_many_training_steps} training steps"
+    lines.append(f"{steps}, then {shown(config.output_graph)} and {shown(config.output_labels)}.")
+    return "\n".join([*lines, "Nothing was computed or written."])
 
 
 def result_text(config: Config, result: TrainingResult) -> str:

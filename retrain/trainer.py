@@ -41,6 +41,9 @@ class Listener:
     def searched(self, search: Search) -> None:
         """The strength of the regularisation was searched."""
 
+    def stepped(self, step: int) -> None:
+        """So many training steps are taken."""
+
     def evaluated(self, evaluation: Evaluation) -> None:
         """Called every ``eval_step_interval`` steps and after the last."""
 
@@ -142,7 +145,7 @@ def _train(
             summaries.add_evaluation(evaluation, weights)
 
     l2 = None if searched is None else searched.l2
-    fitted = fit_head(config, dataset, l2, on_evaluation)
+    fitted = fit_head(config, dataset, l2, on_evaluation, listener.stepped)
     head, temperature = fitted.head, 1.0
     if config.calibrate and len(dataset.validation):
         temperature = find_temperature(head, dataset.validation)

@@ -65,6 +65,8 @@ def imported(node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.ImportFrom):
         assert node.level == 0, "imports are absolute here"
         for alias in node.names:
+            if alias.name == "__version__":  # of the package itself
+                continue
             full = f"{node.module}.{alias.name}"
             yield full if full in ALL else str(node.module)
 

@@ -73,6 +73,14 @@ def find_weights(
     return Weights(path.name, _digest(path, "sha256"), path)
 
 
+def are_at_hand(
+    weights: str, model_dir: str | os.PathLike[str], published: PublishedFile | None = None
+) -> bool:
+    """Whether `find_weights` would find them without a download; they are not read for it."""
+    name = (published or KERAS_IMAGENET).name
+    return weights != IMAGENET or os.path.isfile(os.path.join(model_dir, name))
+
+
 def check_weights_argument(weights: str) -> None:
     """Raise what `find_weights` would raise for a path that is no weights file."""
     if weights in (RANDOM, IMAGENET):

@@ -221,9 +221,9 @@ def _check_no_set_among_labels(
         shared = {normalise(name) for name in inner[top]} & labels
         if shared:
             raise ImageFolderError(
-                f"{_in(folder, top)} is no label but a set: it holds folders that are called as "
-                f"the labels beside it, such as {shown(min(shared))}; move it elsewhere and name it "
-                f"with --{'test' if called[top] == TESTING else 'validation'}_dir"
+                f"{_in(folder, top)} is no label but a set: it holds folders called as "
+                f"the labels beside it, such as {shown(min(shared))}; move it elsewhere and name "
+                f"it with --{'test' if called[top] == TESTING else 'validation'}_dir"
             )
 
 

@@ -6,7 +6,6 @@ so an edited image is another row, and a renamed or copied one is the same.
 """
 
 import contextlib
-import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -307,9 +306,7 @@ class Cache:
         """
         path = self.folder / MODEL_FILE
         if read_json(path).get("fingerprint") != self.fingerprint:
-            model = {**description, "fingerprint": self.fingerprint}
-            text = json.dumps(model, indent=2, sort_keys=True) + "\n"
-            atomic.write_text(path, text, follow=False)
+            layout.write_json(path, {**description, "fingerprint": self.fingerprint})
 
     def _add(self, name: str, size: int, keys: np.ndarray) -> None:
         self._shards[name] = _Shard(size, keys.shape[1])

@@ -8,9 +8,11 @@ import errno
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from bottlenecks import atomic
 from bottlenecks.errors import CacheError, DamagedShardError, shown
 from bottlenecks.photos.reading import open_file
 
@@ -75,6 +77,12 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write what `read_json` reads, for people to read too. Raises ``OSError``."""
+    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+    atomic.write_text(path, text, follow=False)
 
 
 def read_shard(path: Path) -> bytes:

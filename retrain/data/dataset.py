@@ -4,6 +4,7 @@ import functools
 import logging
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from retrain.data.split import MIN_IMAGES, Member, split
 
 FEW_IMAGES = 20  # below this retrain.py warned
 LEFT_OUT = "left out"
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -158,31 +161,36 @@ def assemble(
     train on; `UsageError` for a ``group_by`` that cannot be used.
     """
     check_counts(report.counts)
-    for label, count in report.counts.items():
-        if count < FEW_IMAGES:
-            log.warning(
-                "the label %r has only %d images; with fewer than %d expect poor results",
-                label,
-                count,
-                FEW_IMAGES,
-            )
+    few = {label: count for label, count in report.counts.items() if count < FEW_IMAGES}
+    if few:
+        fewest = min(few, key=lambda label: few[label])
+        log.warning(
+            "%s fewer than %d images (the label %r has %d): expect poor results; add photos, and "
+            "see --class_balance",
+            "1 label has" if len(few) == 1 else f"{len(few)} labels have",
+            FEW_IMAGES,
+            fewest,
+            few[fewest],
+        )
     group_of = grouping(group_by)
     members = [Member(i.label, i.relpath, group_of(i), i.given) for i in report.images]
     sets = split(members, validation_percentage, testing_percentage)
-    # The set that the images of a content count in, and those of a group, which only a ready-made
-    # split puts into two.
-    counts_most: dict[bytes | str, str] = {}
-    for name in ("training", "validation", "testing"):
-        for image, member in zip(report.images, members, strict=True):
-            if sets[image.relpath] == name:
-                counts_most[image.key] = counts_most[member.group] = name
-
-    def set_of(image: CachedImage, group: str) -> str:
-        name = sets[image.relpath]
-        return name if name == counts_most[image.key] == counts_most[group] else LEFT_OUT
-
-    number = {label: i for i, label in enumerate(report.counts)}
+    names = [sets[image.relpath] for image in report.images]
+    groups = [member.group for member in members]
     keys = [image.key for image in report.images]
+    counts_in = _counts_in(keys, names)
+    if report.sets:  # only a ready-made split puts a group into two
+        group_counts_in = _counts_in(groups, names)
+        set_of = [
+            name if name == counts_in[key] == group_counts_in[group] else LEFT_OUT
+            for name, key, group in zip(names, keys, groups, strict=True)
+        ]
+    else:
+        set_of = [
+            name if name == counts_in[key] else LEFT_OUT
+            for name, key in zip(names, keys, strict=True)
+        ]
+    number = {label: i for i, label in enumerate(report.counts)}
     everything = Subset(
         report.images,
         vectors_of(report.cache, keys),
@@ -191,11 +199,21 @@ def assemble(
     dataset = Dataset(
         tuple(number),
         everything,
-        np.array([set_of(i, m.group) for i, m in zip(report.images, members, strict=True)]),
-        [member.group for member in members],
+        np.array(set_of),
+        groups,
     )
     _check_sets(dataset, validation_percentage, testing_percentage)
     return dataset
+
+
+def _counts_in(things: Sequence[T], names: Sequence[str]) -> dict[T, str]:
+    """The one set in which each of ``things`` counts, of the ``names`` of those that it is in."""
+    counts_in: dict[T, str] = {}
+    for last in ("training", "validation", "testing"):
+        counts_in |= {
+            thing: last for thing, name in zip(things, names, strict=True) if name == last
+        }
+    return counts_in
 
 
 def _check_sets(dataset: Dataset, validation_percentage: int, testing_percentage: int) -> None:

@@ -35,6 +35,9 @@ class ReportSettings(Settings):
     summaries_dir: str | None = flag(
         None, "write TensorBoard event files below this folder", metavar="DIR"
     )
+    print_every_evaluation: bool = flag(
+        False, "print a row for every evaluation, not for about 20 of them"
+    )
     test_batch_size: int = flag(-1, "images in the final test; -1 for all", metavar="N")
     print_misclassified_test_images: bool = flag(False, "list the test images it got wrong")
     data_health: bool = flag(

@@ -66,6 +66,7 @@ def fit_head(
     dataset: Dataset,
     l2: float | None = None,
     on_evaluation: OnEvaluation = lambda *_: None,
+    on_step: Callable[[int], None] = lambda _: None,
 ) -> Fitted:
     """Train the softmax layer on ``dataset.training``, with the usual penalty or with ``l2``.
 
@@ -100,6 +101,7 @@ def fit_head(
         best: _Candidate | None = None
         for step in range(1, settings.how_many_training_steps + 1):
             fit.step()
+            on_step(step)
             if step % settings.eval_step_interval and step < settings.how_many_training_steps:
                 continue
             train = score(*fit.predict_batch())

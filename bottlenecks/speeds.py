@@ -1,0 +1,42 @@
+"""How fast this machine was: images a second of stage one in each precision, from run to run.
+
+It is for sentences that begin with "about", and only ever read as numbers.
+"""
+
+import contextlib
+import os
+import platform
+from pathlib import Path
+
+from bottlenecks import atomic
+from bottlenecks.store.layout import read_json, write_json
+
+LEAST_IMAGES = 200  # of a run that is remembered: fewer say little
+SPEEDS_FILE = "speeds.json"
+# On a machine of which nothing is known: 2 cores gave 16 images a second in float32.
+USUAL_PER_CORE = 8.0
+
+
+def remember(model_dir: str | os.PathLike[str], precision: str, images_per_second: float) -> None:
+    """Keep a speed beside the networks; nothing is lost where that cannot be written."""
+    path = Path(model_dir) / SPEEDS_FILE
+    with contextlib.suppress(OSError):
+        speeds = read_json(path)
+        machine = speeds.get(_machine())
+        own = machine if isinstance(machine, dict) else {}
+        speeds[_machine()] = {**own, precision: round(images_per_second, 2)}
+        atomic.make_parents(path)
+        write_json(path, speeds)
+
+
+def remembered(model_dir: str | os.PathLike[str], precision: str) -> float | None:
+    """Images a second that a run on this machine had, or None."""
+    machine = read_json(Path(model_dir) / SPEEDS_FILE).get(_machine())
+    speed = machine.get(precision) if isinstance(machine, dict) else None
+    is_speed = isinstance(speed, int | float) and 0 < speed < float("inf")
+    return float(speed) if is_speed and speed is not None else None
+
+
+def _machine() -> str:
+    """Its name and its cores: a home folder may be that of several."""
+    return f"{platform.node()} {os.cpu_count()}"

@@ -1,0 +1,88 @@
+"""What a run would do: labels, sets, vectors that are missing; nothing is computed or written."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bottlenecks import machine, speeds
+from bottlenecks.errors import BadImageError
+from bottlenecks.network.inception import Extractor, InceptionV3
+from bottlenecks.network.weights import are_at_hand
+from bottlenecks.photos.labels import ImageFolder, scan
+from bottlenecks.photos.reading import file_bytes
+from bottlenecks.store.cache import Cache
+from bottlenecks.store.stat_index import StatIndex
+from retrain.config import Config
+from retrain.data.dataset import check_counts
+from retrain.data.groups import check_groups, grouping
+from retrain.data.split import Member, split
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `retrain.train` would do.
+
+    ``counts`` are images per label, ``sets`` images per set, before copies and unreadable ones are
+    left out. ``missing`` vectors would be computed in about ``seconds``: by the ``speed``, in images
+    a second, that this machine had, or where that is None by what is usual.
+    """
+
+    folder: ImageFolder
+    counts: Mapping[str, int]
+    sets: Mapping[str, int]
+    missing: int
+    weights_missing: bool
+    speed: float | None
+    seconds: float
+
+
+def plan(config: Config, extractor: Extractor | None = None) -> Plan:
+    """Look at the images and the cache; reads those images that no earlier run has.
+
+    Raises what `retrain.train` would raise before it computes anything.
+    """
+    folder = scan(config.image_dir, validation_dir=config.validation_dir, test_dir=config.test_dir)
+    check_counts(folder.counts)
+    check_groups(config.group_by, folder.images)
+    config.check_outputs()
+    group_of = grouping(config.group_by)
+    members = [Member(i.label, i.relpath, group_of(i), i.given) for i in folder.images]
+    set_of = split(members, config.validation_percentage, config.testing_percentage)
+    names = list(set_of.values())
+    weights_missing = extractor is None and not are_at_hand(config.weights, config.model_dir)
+    if not weights_missing:
+        extractor = extractor or InceptionV3(config.weights, config.model_dir, config.precision)
+    missing = _missing(config, folder, None if weights_missing else extractor)
+    speed = speeds.remembered(config.model_dir, config.precision)
+    usual = speeds.USUAL_PER_CORE * machine.usable_cores()
+    return Plan(
+        folder=folder,
+        counts=folder.counts,
+        sets={name: names.count(name) for name in ("training", "validation", "testing")},
+        missing=missing,
+        weights_missing=weights_missing,
+        speed=speed,
+        seconds=missing / (speed or usual),
+    )
+
+
+def _missing(config: Config, folder: ImageFolder, extractor: Extractor | None) -> int:
+    """How many different images have no vector in the cache."""
+    if extractor is None:
+        return len(folder.images)
+    cache = Cache(config.bottleneck_dir, extractor.fingerprint, extractor.spec)
+    cache.load()
+    index = StatIndex.of(cache)
+    keys = set()
+    for image in folder.images:
+        if image.file.problem:
+            continue
+        key = index.get(folder.absolute(image), image.file.signature)
+        if key is None:
+            try:
+                with file_bytes(image.path) as (data, _):
+                    key = hashlib.sha256(data).digest()
+            except BadImageError:
+                continue
+        keys.add(key)
+    return sum(key not in cache for key in keys)
