@@ -1,19 +1,24 @@
 """Write-then-rename: how every file of the project reaches the disk.
 
 A file written here is seen under its name either not at all, or as it was before, or
-whole; a process killed in between leaves at most a ``.<name>.<32 hex>.partial`` beside it.
+whole; a process killed in between leaves at most a ``.<name>.<32 hex>.partial`` beside it, which
+the next one that writes the file removes.
 """
 
 import contextlib
 import errno
 import os
+import platform
 import re
 import stat
+import time
 import uuid
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 PARTIAL_SUFFIX = ".partial"
+_OLD_SECONDS = 24 * 3600.0
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}\.partial", re.DOTALL)
 _CANNOT_SYNC_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
 
@@ -28,7 +33,8 @@ def replacing(path: str | os.PathLike[str], follow: bool = True) -> Iterator[Pat
     the link itself.
     """
     path = Path(os.path.realpath(path) if follow else path)
-    partial = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
+    _remove_left_behind(path)
+    partial = path.with_name(f".{path.name[:50]}.{_own_tag()}{PARTIAL_SUFFIX}")
     try:
         yield partial
         with open(partial, "rb+") as file:
@@ -41,6 +47,47 @@ def replacing(path: str | os.PathLike[str], follow: bool = True) -> Iterator[Pat
             error.filename, error.filename2 = str(path), None
         raise
     sync_folder(path.parent)
+
+
+def _own_tag() -> str:
+    """32 hex digits: this process, its machine since that was started, and chance."""
+    return f"{os.getpid() & 0xFFFFFFFF:08x}{_this_machine():08x}{uuid.uuid4().hex[:16]}"
+
+
+def _this_machine() -> int:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        boot = ""
+    return zlib.crc32(f"{platform.node()} {boot}".encode())
+
+
+def _remove_left_behind(path: Path) -> None:
+    """Remove partial files of ``path`` whose writers are dead: killed, they could not do it.
+
+    Of another machine's, and where process numbers are used again, a day's age tells.
+    """
+    with contextlib.suppress(OSError):
+        for partial in partials(path.parent):
+            tag = partial.name.removesuffix(PARTIAL_SUFFIX)[-32:]
+            if partial.name[1 : -(len(tag) + len(PARTIAL_SUFFIX) + 1)] != path.name[:50]:
+                continue
+            is_old = time.time() - partial.lstat().st_mtime > _OLD_SECONDS
+            here = int(tag[8:16], 16) == _this_machine()
+            if is_old or (here and not _is_alive(int(tag[:8], 16))):
+                partial.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def _keep_mode(path: Path, partial: Path) -> None:

@@ -22,9 +22,9 @@ from retrain.data.split import Member, split
 class Plan:
     """What `retrain.train` would do.
 
-    ``counts`` are images per label, ``sets`` images per set, before copies and unreadable ones are
-    left out. ``missing`` vectors would be computed in about ``seconds``: by the ``speed``, in images
-    a second, that this machine had, or where that is None by what is usual.
+    ``counts`` are images per label, ``sets`` images per set, before copies and unreadable ones
+    are left out. ``missing`` vectors would be computed in about ``seconds``: by the ``speed``, in
+    images a second, that this machine had, or where that is None by what is usual.
     """
 
     folder: ImageFolder

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import bottlenecks
+import retrain
 from tests.conftest import ROOT, photo
 
 PACKAGES = ("bottlenecks", "retrain", "label_image")
@@ -117,13 +119,13 @@ def test_the_wheel_s_metadata_is_setup_cfg_s(wheel: Path) -> None:
         metadata = HeaderParser().parsestr(archive.read(name).decode())
     config = setup_cfg()
     assert metadata["Name"] == config["metadata"]["name"]
-    assert metadata["Version"] == config["metadata"]["version"]
+    assert metadata["Version"] == bottlenecks.__version__ == retrain.__version__
     assert metadata["Requires-Python"] == config["options"]["python_requires"]
     required = {line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line}
     names = {line.split(">")[0].split("<")[0].strip() for line in required}
     assert names == {
         *("tensorflow", "numpy", "h5py", "pillow", "scikit-learn", "tqdm"),
-        *("scipy", "threadpoolctl", "matplotlib", "jinja2"),
+        *("scipy", "threadpoolctl", "matplotlib", "jinja2", "ml_dtypes"),
     }
 
 

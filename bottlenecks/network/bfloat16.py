@@ -87,9 +87,9 @@ def to_bfloat16(network: Any) -> Any:
 
 def rounded(x: np.ndarray) -> np.ndarray:
     """``x`` rounded to bfloat16, to nearest and ties to even, as float32."""
-    bits = x.astype(np.float32).view(np.uint32)
-    bits = bits + 0x7FFF + (bits >> 16 & 1) & np.uint32(0xFFFF0000)
-    result: np.ndarray = bits.view(np.float32)
+    from ml_dtypes import bfloat16  # which TensorFlow brings along
+
+    result: np.ndarray = x.astype(np.float32).astype(bfloat16).astype(np.float32)
     return result
 
 

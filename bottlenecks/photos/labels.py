@@ -198,7 +198,8 @@ def _split(folder: ImageFolder) -> ImageFolder:
             f"{shown(folder.root)} looks like a ready-made split: its folders "
             f"{', '.join(map(shown, sorted(called)))} are called as sets are, but train and "
             "another one would have to hold one folder of photos per label; sort the photos by "
-            "their labels" + (f", or name --image_dir {_in(folder, training[0])}" * bool(training))
+            "their labels"
+            + (f", or name --image_dir {_in(folder, training[0])}" if training else "")
         )
     set_in = {top: set_ for set_, top in sets.items()}
     folder_of: dict[str, dict[str, str]] = {set_: {} for set_ in sets}

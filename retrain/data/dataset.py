@@ -144,6 +144,21 @@ def check_counts(counts: Mapping[str, int]) -> None:
             )
 
 
+def check_few(counts: Mapping[str, int]) -> None:
+    """Warn of labels with few images: once, whatever their number."""
+    few = {label: count for label, count in counts.items() if count < FEW_IMAGES}
+    if few:
+        fewest = min(few, key=lambda label: few[label])
+        log.warning(
+            "%s fewer than %d images (the label %r has %d): expect poor results; add photos, and "
+            "see --class_balance",
+            "1 label has" if len(few) == 1 else f"{len(few)} labels have",
+            FEW_IMAGES,
+            fewest,
+            few[fewest],
+        )
+
+
 def assemble(
     report: BuildReport,
     validation_percentage: int,
@@ -161,17 +176,7 @@ def assemble(
     train on; `UsageError` for a ``group_by`` that cannot be used.
     """
     check_counts(report.counts)
-    few = {label: count for label, count in report.counts.items() if count < FEW_IMAGES}
-    if few:
-        fewest = min(few, key=lambda label: few[label])
-        log.warning(
-            "%s fewer than %d images (the label %r has %d): expect poor results; add photos, and "
-            "see --class_balance",
-            "1 label has" if len(few) == 1 else f"{len(few)} labels have",
-            FEW_IMAGES,
-            fewest,
-            few[fewest],
-        )
+    check_few(report.counts)
     group_of = grouping(group_by)
     members = [Member(i.label, i.relpath, group_of(i), i.given) for i in report.images]
     sets = split(members, validation_percentage, testing_percentage)

@@ -156,8 +156,7 @@ class Fit:
         if classic:
             self.standardisation = Standardisation(np.zeros(size), np.ones(size))
             # retrain.py: tf.truncated_normal(stddev=0.001)
-            start = np.random.default_rng((seed, 4)).normal(0.0, 0.001, weights.shape)
-            weights[:] = np.clip(start, -0.002, 0.002)
+            weights[:] = truncated_normal(weights.shape, 0.001, np.random.default_rng((seed, 4)))
             self._optimizer = GradientDescent((weights, bias), learning_rate)
         else:
             self.standardisation = Standardisation.of_sample(vectors, seed)
@@ -200,6 +199,19 @@ class Fit:
     def head(self) -> Head:
         """The layer as it is now, on raw vectors."""
         return self.standardisation.fold(*self._optimizer.result)
+
+
+def truncated_normal(
+    shape: tuple[int, ...], deviation: float, random: np.random.Generator
+) -> np.ndarray:
+    """Normal numbers around 0; those more than two deviations off are drawn again.
+
+    As ``tf.random.truncated_normal`` does.
+    """
+    numbers = random.normal(0.0, deviation, shape)
+    while (far := np.abs(numbers) > 2 * deviation).any():
+        numbers[far] = random.normal(0.0, deviation, int(far.sum()))
+    return numbers
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -8,7 +8,8 @@ import pytest
 
 from bottlenecks.errors import CacheError, ImageFolderError, ImageFolderNotFoundError
 from bottlenecks.photos import images
-from bottlenecks.photos.images import ImageFolder, find_images, normalise, scan, sniff
+from bottlenecks.photos.images import find_images, sniff
+from bottlenecks.photos.labels import ImageFolder, normalise, scan
 from bottlenecks.store.housekeeping import plan_pruning
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(60)

@@ -13,7 +13,7 @@ from bottlenecks.row_spec import BOTTLENECK
 from bottlenecks.store import vectors
 from bottlenecks.store.cache import Cache
 from bottlenecks.store.vectors import InMemory, OnDisk
-from retrain.data.dataset import Dataset, Subset, assemble, check_counts
+from retrain.data.dataset import Dataset, Subset, assemble, check_counts, check_few
 from retrain.data.groups import on_its_own
 from retrain.data.split import Member, split
 
@@ -68,7 +68,8 @@ def test_each_image_is_in_the_set_that_the_split_gives_it(dataset: Dataset) -> N
     assert len(found) == 95 == sum(map(len, subsets(dataset).values()))
     for label in LABELS:
         own = {path: name for path, name in found.items() if path.startswith(label)}
-        assert own == split((Member(label, path, on_its_own(path)) for path in own), 20, 30)
+        groups = {path: on_its_own(CachedImage(label, path, path, b"")) for path in own}
+        assert own == split((Member(label, path, groups[path]) for path in own), 20, 30)
 
 
 def test_a_share_of_0_gives_an_empty_set_of_the_right_shape(tmp_path: Path) -> None:
@@ -100,15 +101,93 @@ def test_assemble_checks_the_readable_images(tmp_path: Path) -> None:
         assemble(report_of(tmp_path, {"ant": 5, "bee": 2}), 10, 10)
 
 
-def test_each_label_with_few_images_is_warned_of_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({"ant": 20, "bee": 19, "cat": 3}, "2 labels have fewer than 20 images (the label 'cat'"),
+        ({"ant": 20, "bee": 19}, "1 label has fewer than 20 images (the label 'bee' has 19)"),
+        ({f"label {i:03}": 4 for i in range(500)}, "500 labels have fewer than 20"),
+    ],
+    ids=["two", "one", "many"],
+)
+def test_labels_with_few_images_are_one_warning_that_counts_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, counts: dict[str, int], said: str
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        assemble(report_of(tmp_path, {"ant": 20, "bee": 19, "cat": 3}), 10, 10)
-    messages = [record.getMessage() for record in caplog.records]
-    assert len(messages) == 2
-    assert "'bee'" in messages[0] and "19" in messages[0]
-    assert "'cat'" in messages[1] and "3" in messages[1]
+        check_few(counts)
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert said in message and "--class_balance" in message
+    caplog.clear()
+    check_few({"ant": 20})
+    assert not caplog.records
+
+
+def ready_made(
+    folder: Path, images: list[tuple[str, str, int]], group_by: str | None = None
+) -> Dataset:
+    """A ready-made split of images (set, label/filename, number of the content)."""
+    cache = Cache(folder / "cache", "0" * 64)
+    found = [
+        CachedImage(
+            name.split("/")[0],
+            f"{set_}/{name}",
+            f"D/{set_}/{name}",
+            number.to_bytes(32, "big"),
+            set_,
+            len(set_) + 1,
+        )
+        for set_, name, number in images
+    ]
+    keys = sorted({image.key for image in found})
+    with cache.writing({"weights": "none"}):
+        cache.append(keys, np.zeros((len(keys), 2048), np.float32))
+    sets = dict.fromkeys((set_ for set_, _, _ in images), "D")
+    report = BuildReport(cache, tuple(found), 0, 0, 0, (), 0.0, 0, (), sets)
+    return assemble(report, 10, 10, group_by)
+
+
+def sets_of(dataset: Dataset) -> dict[str, str]:
+    rows = zip(dataset.everything.images, dataset.set_of, strict=True)
+    return {image.relpath: str(name) for image, name in rows}
+
+
+def test_a_ready_made_split_is_the_split_and_what_is_missing_is_split_off(tmp_path: Path) -> None:
+    images = [("training", f"{label}/{i}.jpg", i + 100 * (label == "b")) for label in "ab"
+              for i in range(60)]  # fmt: skip
+    images += [("validation", f"{label}/{i}.jpg", 500 + i + 100 * (label == "b")) for label in "ab"
+               for i in range(5)]  # fmt: skip
+    found = sets_of(ready_made(tmp_path, images))
+    given = {path: name for path, name in found.items() if path.startswith("validation/")}
+    assert set(given.values()) == {"validation"} and len(given) == 10
+    rest = [name for path, name in found.items() if path.startswith("training/")]
+    assert set(rest) == {"training", "testing"}
+    assert 4 <= rest.count("testing") <= 25
+
+
+def test_copies_between_given_sets_are_not_trained_on(tmp_path: Path) -> None:
+    images = [("training", f"{label}/{i}.jpg", 10 * i + ord(label)) for label in "ab"
+              for i in range(9)]  # fmt: skip
+    images += [("testing", f"{label}/x.jpg", ord(label)) for label in "ab"]  # copies of 0.jpg
+    images += [("validation", f"{label}/y.jpg", 999 + ord(label)) for label in "ab"]
+    found = sets_of(ready_made(tmp_path, images))
+    assert found["training/a/0.jpg"] == found["training/b/0.jpg"] == "left out"
+    assert found["testing/a/x.jpg"] == "testing" and found["validation/a/y.jpg"] == "validation"
+    assert found["training/a/1.jpg"] == "training"
+
+
+def test_groups_hold_across_given_sets(tmp_path: Path) -> None:
+    """A patient who is tested is not trained on; names alone make no group."""
+    images = [("training", f"{label}/p{i}_1.jpg", 10 * i + ord(label)) for label in "ab"
+              for i in range(9)]  # fmt: skip
+    images += [("testing", f"{label}/p3_2.jpg", 700 + ord(label)) for label in "ab"]
+    images += [("validation", f"{label}/p4_1.jpg", 900 + ord(label)) for label in "ab"]
+    grouped = sets_of(ready_made(tmp_path / "1", images, r"/(p\d+)_"))
+    for label in "ab":
+        assert grouped[f"training/{label}/p3_1.jpg"] == "left out"
+        assert grouped[f"training/{label}/p4_1.jpg"] == "left out"
+        assert grouped[f"testing/{label}/p3_2.jpg"] == "testing"
+        assert grouped[f"training/{label}/p5_1.jpg"] == "training"
+    assert "left out" not in sets_of(ready_made(tmp_path / "2", images)).values()
 
 
 def test_a_sample_keeps_rows_together(dataset: Dataset) -> None:

@@ -1,6 +1,8 @@
 """retrain.data.groups: which photos belong together, by a pattern or a table."""
 
 import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -8,11 +10,29 @@ import pytest
 from bottlenecks.errors import UsageError
 from retrain.data.groups import check_groups, grouping, on_its_own
 
+
+@dataclass(frozen=True)
+class Photo:
+    """What `grouping` asks of an image."""
+
+    relpath: str
+    given: str = ""
+    name_at: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.relpath[self.name_at :]
+
+
 PATHS = ["daisy/s1_01.jpg", "daisy/s1_02.jpg", "daisy/s2_01.jpg", "rose/s1_03.jpg", "rose/x.jpg"]
 
 
+def photos(paths: Iterable[str]) -> list[Photo]:
+    return [Photo(path) for path in paths]
+
+
 def groups(group_by: str | None) -> list[str]:
-    return [grouping(group_by)(path) for path in PATHS]
+    return [grouping(group_by)(Photo(path)) for path in PATHS]
 
 
 def parts(group_by: str | None) -> set[frozenset[str]]:
@@ -25,7 +45,8 @@ def parts(group_by: str | None) -> set[frozenset[str]]:
 
 def test_without_a_pattern_each_photo_is_on_its_own_but_for_its_variants() -> None:
     assert groups(None) == PATHS
-    assert on_its_own("daisy/a_nohash_1.jpg") == on_its_own("daisy/a_nohash_2.png") == "daisy/a"
+    assert on_its_own(Photo("daisy/a_nohash_1.jpg")) == "daisy/a"
+    assert on_its_own(Photo("daisy/a_nohash_2.png")) == "daisy/a"
 
 
 def test_what_is_in_parentheses_is_the_group_also_over_labels() -> None:
@@ -51,7 +72,7 @@ def test_several_parentheses_count_together_and_may_find_nothing() -> None:
 
 
 def test_a_group_is_never_taken_for_a_photo_on_its_own() -> None:
-    assert grouping("(x)")("daisy/x.jpg") != on_its_own("x")
+    assert grouping("(x)")(Photo("daisy/x.jpg")) != on_its_own(Photo("x"))
 
 
 def test_a_table_names_groups(tmp_path: Path) -> None:
@@ -97,19 +118,19 @@ def test_a_broken_pattern_is_an_error_that_says_what_is_wrong() -> None:
 @pytest.mark.parametrize("group_by", ["nothing like it", r"\d+_\d+"])
 def test_what_puts_no_photos_together_is_an_error(group_by: str) -> None:
     with pytest.raises(UsageError, match=r"no two photos together.*daisy/s1_01\.jpg"):
-        check_groups(group_by, PATHS[:3])
-    check_groups(r"s\d", PATHS)
-    check_groups(None, PATHS)
+        check_groups(group_by, photos(PATHS[:3]))
+    check_groups(r"s\d", photos(PATHS))
+    check_groups(None, photos(PATHS))
 
 
 def test_a_variant_s_name_may_be_put_together_by_a_pattern() -> None:
-    check_groups(r"(a)_nohash", ["d/a_nohash_1.jpg", "d/a_nohash_2.jpg", "d/b.jpg"])
+    check_groups(r"(a)_nohash", photos(["d/a_nohash_1.jpg", "d/a_nohash_2.jpg", "d/b.jpg"]))
 
 
 @pytest.mark.parametrize("group_by", [r"(\w)", "^rose", ".*(e).*"])
 def test_all_photos_in_one_group_is_an_error(group_by: str) -> None:
     with pytest.raises(UsageError, match="puts all photos into one group"):
-        check_groups(group_by, [f"rose/e{i}.jpg" for i in range(4)])
+        check_groups(group_by, photos([f"rose/e{i}.jpg" for i in range(4)]))
 
 
 @pytest.mark.parametrize("group_by", [r"(s\d)?", "^", r"(x)?(y)?"])
@@ -124,7 +145,7 @@ def test_a_table_names_photos_with_any_letter_in_their_names(tmp_path: Path, mar
     with open(table, "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("path", "group"), *((name, "one") for name in names)])
     group_of = grouping(str(table))
-    assert group_of(names[0]) == group_of(names[1]) == "one\0"
+    assert group_of(Photo(names[0])) == group_of(Photo(names[1])) == "one\0"
 
 
 def test_rows_that_are_no_photo_and_photos_without_a_row_are_warned_of(
@@ -133,11 +154,33 @@ def test_rows_that_are_no_photo_and_photos_without_a_row_are_warned_of(
     table = tmp_path / "groups.csv"
     rows = [*(f"{path},one" for path in PATHS[:2]), "flowers/daisy/s2_01.jpg,two", "x.jpg,two"]
     table.write_text("\n".join(["path,group", *rows]))
-    check_groups(str(table), PATHS)
+    check_groups(str(table), photos(PATHS))
     first, second = (record.getMessage() for record in caplog.records)
     assert "2 paths in it are no photo below --image_dir, such as flowers/daisy/s2_01" in first
     assert "3 photos are not in it and count as groups of one, such as daisy/s2_01" in second
     caplog.clear()
     table.write_text("\n".join(["path,group", *(f"{path},{path[-6]}" for path in PATHS)]))
-    check_groups(str(table), PATHS)
+    check_groups(str(table), photos(PATHS))
     assert not caplog.records
+
+
+SETS = [
+    Photo("train/cat/7_1.jpg", "training", 6),
+    Photo("val/cat/7_1.jpg", "validation", 4),
+    Photo("val/cat/8_1.jpg", "validation", 4),
+]
+
+
+def test_in_a_ready_made_split_a_group_may_be_in_two_sets_and_a_name_is_not() -> None:
+    alone = [on_its_own(photo) for photo in SETS]
+    assert alone[0] == "cat/7_1.jpg" and len(set(alone)) == 3
+    grouped = [grouping(r"/(\d+)_")(photo) for photo in SETS]
+    assert grouped[0] == grouped[1] != grouped[2]
+
+
+@pytest.mark.parametrize("paths", [["train/cat/7_1.jpg", "val/cat/7_1.jpg"], ["cat/7_1.jpg"]])
+def test_a_table_names_photos_with_their_set_or_without(tmp_path: Path, paths: list[str]) -> None:
+    table = tmp_path / "groups.csv"
+    table.write_text("\n".join(["path,group", *(f"{path},one" for path in paths)]))
+    group_of = grouping(str(table))
+    assert group_of(SETS[0]) == group_of(SETS[1]) == "one\0" != group_of(SETS[2])

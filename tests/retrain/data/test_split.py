@@ -6,15 +6,12 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 
-from bottlenecks.errors import ImageFolderError
-from bottlenecks.photos.labels import scan
+from bottlenecks.builder import CachedImage
 from retrain.data.groups import on_its_own
-from retrain.data.split import SETS, Member, SetName, check_is_no_split, percentage, split
-from tests.conftest import photo
+from retrain.data.split import SETS, Member, SetName, percentage, split
 
 SHARES = [(10, 10), (1, 1), (40, 40), (49, 50), (0, 10), (10, 0), (0, 0), (98, 1)]
 
@@ -37,9 +34,14 @@ def own_set(relpath: str, validation: int, testing: int) -> str:
     return "testing" if place < validation + testing else "training"
 
 
+def alone(relpath: str) -> str:
+    """The group of a photo that nothing is said of."""
+    return on_its_own(CachedImage("label", relpath, relpath, b""))
+
+
 def split_label(relpaths: Iterable[str], validation: int, testing: int) -> dict[str, SetName]:
     """The sets of the images of one label, each of them on its own."""
-    return split((Member("label", p, on_its_own(p)) for p in relpaths), validation, testing)
+    return split((Member("label", p, alone(p)) for p in relpaths), validation, testing)
 
 
 def names(count: int, seed: int = 0) -> list[str]:
@@ -56,12 +58,12 @@ def test_the_percentage_is_that_of_retrain_py() -> None:
 def test_nohash_variants_are_where_retrain_py_put_their_photo() -> None:
     for relpath in names(50):
         stem = relpath.removesuffix(".jpg")
-        variants = {percentage(on_its_own(f"{stem}_nohash_{i}.jpg")) for i in range(5)}
+        variants = {percentage(alone(f"{stem}_nohash_{i}.jpg")) for i in range(5)}
         assert variants == {percentage(stem), retrain_py_percentage(f"{stem}_nohash_9.png")}
 
 
 def test_nohash_in_a_folder_name_does_not_make_one_photo_of_all() -> None:
-    assert len({on_its_own(f"my_nohash_label/{i}.jpg") for i in range(20)}) == 20
+    assert len({alone(f"my_nohash_label/{i}.jpg") for i in range(20)}) == 20
 
 
 def test_a_name_that_is_not_utf8_is_hashed_by_its_bytes() -> None:
@@ -145,7 +147,7 @@ def test_a_single_image_is_trained_on_and_of_two_one_is_tested_on() -> None:
 
 def variants(label: str, groups: int, each: int) -> list[Member]:
     paths = [f"{label}/{g}_nohash_{i}.jpg" for g in range(groups) for i in range(each)]
-    return [Member(label, path, on_its_own(path)) for path in paths]
+    return [Member(label, path, alone(path)) for path in paths]
 
 
 @pytest.mark.parametrize("groups", range(1, 12))
@@ -184,75 +186,16 @@ def test_a_label_that_borrows_takes_no_other_s_only_one() -> None:
     assert {sets[m.relpath] for m in members if m.label == "b"} == set(SETS)
 
 
-# Splits that somebody else has made.
-
-
-def make(folder: Path, paths: Iterable[str]) -> None:
-    for path in paths:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        photo((200, 0, 0), 1).save(folder / path)
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        ("train", "validation"),
-        ("Train", "Val", "Test"),
-        ("training", "testing"),
-        ("train", "dev"),
-        ("training_set", "test_set"),
-        ("seg_train", "seg_test"),
-        ("train2017", "val2017"),
-        ("train", "holdout"),
-    ],
-)
-@pytest.mark.parametrize("other", [(), ("unlabeled/1.jpg",), ("holdout/1.jpg",)], ids=str)
-def test_a_ready_made_split_is_not_taken_for_labels(
-    tmp_path: Path, names: tuple[str, ...], other: tuple[str, ...]
-) -> None:
-    """Nor with folders beside it that are none of it, or that are not sorted."""
-    make(tmp_path, [f"{name}/{label}/a.jpg" for name in names for label in ("horses", "humans")])
-    make(tmp_path, other)
-    with pytest.raises(ImageFolderError, match=r"ready-made split.*horses.*--image_dir .*[tT]rain"):
-        check_is_no_split(scan(tmp_path))
-
-
-@pytest.mark.parametrize(
-    "paths",
-    [
-        ["train/1.jpg", "test/1.jpg"],
-        ["train/steam/1.jpg", "test/paper/1.jpg"],
-        ["train/Cats/1.jpg", "validation/cats/1.jpg"],
-        ["train/steam/1.jpg", "test/1.jpg"],
-        ["train/a/1.jpg", "test/a/1.jpg", "car/1.jpg"],
-    ],
-    ids=str,
-)
-def test_sets_that_hold_not_the_same_labels_are_sets_too(tmp_path: Path, paths: list[str]) -> None:
-    make(tmp_path, paths)
-    with pytest.raises(ImageFolderError, match="ready-made split"):
-        check_is_no_split(scan(tmp_path))
-
-
-def test_a_set_beside_the_labels_is_no_label(tmp_path: Path) -> None:
-    make(tmp_path, ["daisy/1.jpg", "Red Roses/1.jpg", "validation/daisy/2.jpg"])
-    with pytest.raises(ImageFolderError, match=r"validation is no label but a set.*daisy"):
-        check_is_no_split(scan(tmp_path))
-
-
-@pytest.mark.parametrize(
-    "paths",
-    [
-        ["train/steam/1.jpg", "bus/city/1.jpg"],
-        ["train/1.jpg", "plane/1.jpg", "bus/1.jpg"],
-        ["train station/1.jpg", "train interior/1.jpg"],
-        ["pregnancy test/1.jpg", "covid test/1.jpg"],
-        ["test/paper/1.jpg", "exam/paper/1.jpg"],
-    ],
-    ids=str,
-)
-def test_labels_that_happen_to_be_called_as_sets_are_labels(
-    tmp_path: Path, paths: list[str]
-) -> None:
-    make(tmp_path, paths)
-    check_is_no_split(scan(tmp_path))
+def test_a_given_set_is_taken_as_it_is_and_the_rest_is_split() -> None:
+    members = [Member("a", f"train/a/{i}.jpg", f"a/{i}.jpg", "training") for i in range(200)]
+    held = [
+        Member("a", f"val/a/{i}.jpg", f"validation\0/a/{i}.jpg", "validation") for i in range(9)
+    ]
+    sets = split([*members, *held], 10, 20)
+    assert {sets[member.relpath] for member in held} == {"validation"}
+    of_training = Counter(sets[member.relpath] for member in members)
+    assert set(of_training) == {"training", "testing"}
+    assert 25 < of_training["testing"] < 55
+    # As they fall without the given set, so that the training folder alone gives the same test.
+    alone = split(members, 0, 20)
+    assert all(sets[member.relpath] == alone[member.relpath] for member in members)

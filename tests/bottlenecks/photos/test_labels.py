@@ -1,0 +1,180 @@
+"""A ready-made split is used; what only looks like one is an error, and labels stay labels."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from bottlenecks.errors import ImageFolderError, ImageFolderNotFoundError, UsageError
+from bottlenecks.photos.labels import ImageFolder, scan
+from tests.conftest import photo
+
+
+def make(folder: Path, paths: Iterable[str]) -> Path:
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        photo((200, 0, 0), 1).save(folder / path)
+    return folder
+
+
+def given(found: ImageFolder) -> dict[str, tuple[str, str, str]]:
+    return {image.relpath: (image.label, image.given, image.name) for image in found.images}
+
+
+@pytest.mark.parametrize(
+    ("names", "sets"),
+    [
+        (("train", "validation"), ("training", "validation")),
+        (("Train", "Val", "Test"), ("training", "validation", "testing")),
+        (("training", "testing"), ("training", "testing")),
+        (("train", "dev"), ("training", "validation")),
+        (("training_set", "test_set"), ("training", "testing")),
+        (("seg_train", "seg_test"), ("training", "testing")),
+        (("train2017", "val2017"), ("training", "validation")),
+        (("train", "valid", "holdout"), ("training", "validation", "testing")),
+    ],
+)
+def test_a_ready_made_split_is_recognised(
+    tmp_path: Path, names: tuple[str, ...], sets: tuple[str, ...]
+) -> None:
+    paths = [f"{name}/{label}/{label}.jpg" for name in names for label in ("Horses", "humans")]
+    found = scan(make(tmp_path, paths))
+    assert found.counts == {"horses": len(names), "humans": len(names)}
+    assert found.sets == dict(zip(sets, names, strict=True))
+    for name, set_ in zip(names, sets, strict=True):
+        assert given(found)[f"{name}/Horses/Horses.jpg"] == ("horses", set_, "Horses/Horses.jpg")
+    for image in found.images:
+        assert os.path.samefile(found.absolute(image), image.path)
+
+
+def test_photos_in_deeper_folders_belong_to_the_label_folder(tmp_path: Path) -> None:
+    paths = ["train/a/2019/1.jpg", "train/b/2.jpg", "val/a/x/y/3.jpg", "val/b/4.jpg"]
+    found = scan(make(tmp_path, paths))
+    assert given(found)["val/a/x/y/3.jpg"] == ("a", "validation", "a/x/y/3.jpg")
+
+
+@pytest.mark.parametrize(
+    "beside", ["unlabeled/1.jpg", "test/1.jpg", "train/stray.jpg", "notes/2.jpg"]
+)
+def test_what_lies_beside_the_sets_without_labels_is_passed_over(
+    tmp_path: Path, beside: str
+) -> None:
+    """As the photos of a competition whose labels are not given."""
+    paths = ["train/a/1.jpg", "train/b/1.jpg", "val/a/2.jpg", "val/b/2.jpg", beside]
+    found = scan(make(tmp_path, paths))
+    assert len(found.images) == 4 and found.passed_over == 1
+    assert set(found.sets) == {"training", "validation"}
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["train/1.jpg", "test/1.jpg"],
+        ["train/a/1.jpg", "test/1.jpg"],
+        ["val/a/1.jpg", "test/a/1.jpg"],
+    ],
+    ids=str,
+)
+def test_sets_without_labels_are_an_error_that_says_so(tmp_path: Path, paths: list[str]) -> None:
+    with pytest.raises(ImageFolderError, match=r"looks like a ready-made split.*one folder"):
+        scan(make(tmp_path, paths))
+
+
+def test_two_folders_for_one_set_are_an_error(tmp_path: Path) -> None:
+    paths = [f"{name}/{label}/1.jpg" for name in ("train1", "train2", "val") for label in "ab"]
+    with pytest.raises(ImageFolderError, match=r"two folders for training, train1 and train2"):
+        scan(make(tmp_path, paths))
+
+
+@pytest.mark.parametrize("only", ["train", "val"])
+def test_a_label_in_one_set_only_is_an_error(tmp_path: Path, only: str) -> None:
+    paths = [f"{name}/{label}/1.jpg" for name in ("train", "val") for label in "ab"]
+    with pytest.raises(ImageFolderError, match=rf"'c' is in the .* set only, {only}"):
+        scan(make(tmp_path, [*paths, f"{only}/c/1.jpg"]))
+
+
+def test_folders_that_give_one_label_in_one_set_are_an_error_and_in_two_are_not(
+    tmp_path: Path,
+) -> None:
+    make(tmp_path, ["train/Cats/1.jpg", "train/dogs/1.jpg", "val/cats/2.jpg", "val/dogs/2.jpg"])
+    assert scan(tmp_path).counts == {"cats": 2, "dogs": 2}
+    make(tmp_path, ["train/cats!/1.jpg"])
+    with pytest.raises(ImageFolderError, match="give the same label 'cats'"):
+        scan(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["validation", "test"])
+def test_a_set_beside_the_labels_is_no_label(tmp_path: Path, name: str) -> None:
+    make(tmp_path, ["daisy/1.jpg", "Red Roses/1.jpg", f"{name}/daisy/2.jpg"])
+    with pytest.raises(
+        ImageFolderError, match=rf"{name} is no label but a set.*daisy.*--{name}_dir"
+    ):
+        scan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["train/steam/1.jpg", "bus/city/1.jpg"],
+        ["train/1.jpg", "plane/1.jpg", "bus/1.jpg"],
+        ["train station/1.jpg", "train interior/1.jpg"],
+        ["pregnancy test/1.jpg", "covid test/1.jpg"],
+        ["test/paper/1.jpg", "exam/paper/1.jpg"],
+    ],
+    ids=str,
+)
+def test_labels_that_happen_to_be_called_as_sets_are_labels(
+    tmp_path: Path, paths: list[str]
+) -> None:
+    found = scan(make(tmp_path, paths))
+    assert not found.sets
+    assert set(found.counts) == {path.split("/")[0] for path in paths}
+
+
+# Sets that lie elsewhere.
+
+
+def test_sets_elsewhere_are_named(tmp_path: Path) -> None:
+    make(tmp_path / "D", ["a/1.jpg", "b/1.jpg"])
+    make(tmp_path / "held" / "V", ["a/x/1.jpg", "b/1.jpg"])
+    make(tmp_path / "T", ["A/9.jpg", "B/9.jpg"])
+    found = scan(
+        tmp_path / "D", validation_dir=tmp_path / "held" / "V", test_dir=str(tmp_path / "T")
+    )
+    assert given(found) == {
+        "a/1.jpg": ("a", "training", "a/1.jpg"),
+        "b/1.jpg": ("b", "training", "b/1.jpg"),
+        "../held/V/a/x/1.jpg": ("a", "validation", "a/x/1.jpg"),
+        "../held/V/b/1.jpg": ("b", "validation", "b/1.jpg"),
+        "../T/A/9.jpg": ("a", "testing", "A/9.jpg"),
+        "../T/B/9.jpg": ("b", "testing", "B/9.jpg"),
+    }
+    assert set(found.sets) == {"training", "validation", "testing"}
+    for image in found.images:
+        assert os.path.samefile(found.absolute(image), image.path)
+
+
+def test_a_set_elsewhere_completes_a_ready_made_split(tmp_path: Path) -> None:
+    make(tmp_path / "D", [f"{name}/{label}/1.jpg" for name in ("train", "val") for label in "ab"])
+    make(tmp_path / "T", ["a/9.jpg", "b/9.jpg"])
+    found = scan(tmp_path / "D", test_dir=tmp_path / "T")
+    assert Counter(image.given for image in found.images) == {
+        "training": 2,
+        "validation": 2,
+        "testing": 2,
+    }
+    with pytest.raises(UsageError, match=r"--validation_dir .* is a second set: .* holds val"):
+        scan(tmp_path / "D", validation_dir=tmp_path / "T")
+
+
+def test_a_set_elsewhere_must_be_another_folder_with_the_same_labels(tmp_path: Path) -> None:
+    make(tmp_path / "D", ["a/1.jpg", "b/1.jpg"])
+    with pytest.raises(UsageError, match="--test_dir and --image_dir are the same folder"):
+        scan(tmp_path / "D", test_dir=tmp_path / "D" / "." / "")
+    with pytest.raises(ImageFolderNotFoundError, match="--test_dir takes a folder"):
+        scan(tmp_path / "D", test_dir=tmp_path / "missing")
+    make(tmp_path / "T", ["a/1.jpg", "c/1.jpg"])
+    with pytest.raises(ImageFolderError, match="'b' is in the training set only"):
+        scan(tmp_path / "D", test_dir=tmp_path / "T")
