@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint bottlenecks bench clean
+.PHONY: help demo test soak lint bottlenecks image_dir bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -18,7 +18,7 @@ test: $(VENV)/installed-tools  ## run the tests (no network needed)
 
 soak: $(VENV)/installed-tools  ## kill, corrupt and race caches at length (10 minutes)
 	RETRAIN_SOAK=1 $(BIN)/python -m pytest -v tests/test_killed.py tests/test_damage.py \
-	  tests/test_faults.py tests/test_races.py tests/test_hostile_images.py
+	  tests/test_faults.py tests/test_races.py tests/bottlenecks/photos/test_hostile_images.py
 
 lint: $(VENV)/installed-tools  ## ruff's checks and format, mypy
 	$(BIN)/ruff check .
@@ -26,10 +26,11 @@ lint: $(VENV)/installed-tools  ## ruff's checks and format, mypy
 	$(BIN)/mypy
 
 bottlenecks: IMAGE_DIR ?= Dataset
-bottlenecks: $(VENV)/installed  ## stage one alone: make bottlenecks [IMAGE_DIR=Dataset] [ARGS="--flag ..."]
+bottlenecks: image_dir $(VENV)/installed  ## stage one alone: make bottlenecks [IMAGE_DIR=Dataset] [ARGS="--flag ..."]
+	$(BIN)/python -m bottlenecks --image_dir '$(IMAGE_DIR)' $(ARGS)
+image_dir:
 	@test -e '$(IMAGE_DIR)' || { echo 'error: there is no folder $(IMAGE_DIR);' \
 	  'name yours: make bottlenecks IMAGE_DIR=FOLDER' >&2; exit 2; }
-	$(BIN)/python -m bottlenecks --image_dir '$(IMAGE_DIR)' $(ARGS)
 
 ifdef WEIGHTS
 bench: $(VENV)/installed-bench  ## measure (2 hours): make bench IMAGE_DIR=Dataset WEIGHTS=FILE [ALSO="Dataset2 ..."]

@@ -86,6 +86,7 @@ def test_every_flag_is_explained_with_its_default() -> None:
             if field.default not in (None, False, dataclasses.MISSING):
                 assert f"{field.default}" in row.split("|")[2], row
     actions = {"list", "verify", "prune", "yes", "export_hdf5", "export_npz", "image"}
+    actions |= {"dry_run"}
     fields = {field.name for config in CONFIGS for field in dataclasses.fields(config)}
     assert set(explained) == actions | {name for name in fields if name in explained}
 
@@ -103,4 +104,4 @@ def test_make_bottlenecks_asks_for_the_image_folder() -> None:
         ["make", "bottlenecks"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert result.returncode == 2
-    assert "make bottlenecks IMAGE_DIR=" in result.stderr
+    assert "there is no folder Dataset; name yours: make bottlenecks IMAGE_DIR=" in result.stderr

@@ -146,11 +146,6 @@ def ready_made(
     return assemble(report, 10, 10, group_by)
 
 
-def sets_of(dataset: Dataset) -> dict[str, str]:
-    rows = zip(dataset.everything.images, dataset.set_of, strict=True)
-    return {image.relpath: str(name) for image, name in rows}
-
-
 def test_a_ready_made_split_is_the_split_and_what_is_missing_is_split_off(tmp_path: Path) -> None:
     images = [("training", f"{label}/{i}.jpg", i + 100 * (label == "b")) for label in "ab"
               for i in range(60)]  # fmt: skip
