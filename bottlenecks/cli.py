@@ -164,7 +164,7 @@ def make_extractor(config: Config, on_download: "OnDownload") -> "InceptionV3":
 
 def summary(report: "BuildReport") -> str:
     """What a build found and did, a line for each."""
-    width = max(12, *(len(label) for label in report.counts))
+    width = max([12, *map(len, report.counts)])
     lines = [f"{len(report.images)} images of {len(report.counts)} labels:"]
     lines += [f"  {label:<{width}}  {count:>7}" for label, count in report.counts.items()]
     rate = f" ({report.images_per_second:.1f} images/s)" if report.computed else ""

@@ -27,7 +27,7 @@ from retrain.training.regularisation import Search
 
 SHOWN_LABELS, SHOWN_EVALUATIONS = 30, 20
 BAR_SECONDS = 2.0  # that training takes before it shows a bar
-ADVICE_IMAGES = 500  # computed in float32, from which on the advice to save time is given
+HINT_IMAGES = 500  # computed in float32, above which a hint is given to save time
 
 
 class Console(Listener):
@@ -39,14 +39,14 @@ class Console(Listener):
         self._evaluations = 0
         self._times: list[tuple[str, float]] = []
         self._since = time.monotonic()
-        self._advice = ""
+        self.hint = ""  # what would have been faster
 
     def progress(self, progress: Progress) -> None:
         self._bar(progress.done, progress.total)
 
     def built(self, report: BuildReport) -> None:
         self._took("stage one")
-        self._advice = _advice(self._config, report)
+        self.hint = _hint(self._config, report)
         print(summary(report), flush=True)
         if report.sets:
             print(_ready_made(report.sets))
@@ -57,9 +57,8 @@ class Console(Listener):
             f"{len(dataset.validation)}, testing on {len(dataset.testing)}."
         )
         if dataset.left_out:
-            print(
-                f"Left out: {dataset.left_out} copies of images in another set, or of its groups."
-            )
+            belong = ", or of a group of theirs" if self._config.group_by else ""
+            print(f"Left out: {dataset.left_out} copies of images in another set{belong}.")
 
     def stepped(self, step: int) -> None:
         self._steps(step, self._config.how_many_training_steps)
@@ -110,8 +109,8 @@ class Console(Listener):
             print("\n".join(["", *lines]))
         took = ", ".join(f"{what} {_duration(seconds)}" for what, seconds in self._times)
         print(f"took    {took}")
-        if self._advice:
-            print(self._advice)
+        if self.hint:
+            print(self.hint)
 
     def _took(self, what: str) -> None:
         now = time.monotonic()
@@ -119,9 +118,9 @@ class Console(Listener):
         self._since = now
 
 
-def _advice(config: Config, report: BuildReport) -> str:
+def _hint(config: Config, report: BuildReport) -> str:
     """What would have been faster, if anything."""
-    is_slow = config.precision == "float32" and report.computed > ADVICE_IMAGES
+    is_slow = config.precision == "float32" and report.computed > HINT_IMAGES
     if not (is_slow and machine.cpu_has_bfloat16() and report.images_per_second):
         return ""
     seconds = report.computed / report.images_per_second
@@ -159,7 +158,7 @@ def _columns(score: Score) -> str:
 
 def plan_text(config: Config, plan: Plan) -> str:
     """What a run would do."""
-    width = max(12, *(len(label) for label in plan.counts))
+    width = max([12, *map(len, plan.counts)])
     lines = [f"{sum(plan.counts.values())} images of {len(plan.counts)} labels:"]
     lines += [f"  {label:<{width}}  {count:>7}" for label, count in plan.counts.items()]
     if plan.folder.sets:

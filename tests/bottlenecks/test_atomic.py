@@ -2,6 +2,9 @@
 
 import io
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import pytest
 
 from bottlenecks import atomic
+from tests.conftest import ROOT
 
 Failing = Callable[..., Any]
 
@@ -167,3 +171,47 @@ def test_remove_partials_matches_what_write_bytes_names(
     monkeypatch.undo()
     atomic.remove_partials(tmp_path)
     assert names_in(tmp_path) == []
+
+
+def test_what_a_killed_writer_left_is_removed_when_the_file_is_written_again(
+    tmp_path: Path,
+) -> None:
+    source = (
+        "import os, signal\n"
+        "from bottlenecks import atomic\n"
+        "with atomic.replacing('out.h5') as partial:\n"
+        "    partial.write_bytes(b'half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", source],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert len(atomic.partials(tmp_path)) == 1
+    atomic.write_bytes(tmp_path / "other.h5", b"whole")  # is another file's business
+    assert len(atomic.partials(tmp_path)) == 1
+    atomic.write_bytes(tmp_path / "out.h5", b"whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.h5", "out.h5"]
+
+
+def test_what_a_living_writer_has_begun_stays(tmp_path: Path) -> None:
+    with atomic.replacing(tmp_path / "out") as first:
+        first.write_bytes(b"one")
+        with atomic.replacing(tmp_path / "out") as second:
+            second.write_bytes(b"two")
+        assert first.exists()
+    assert (tmp_path / "out").read_bytes() == b"one"
+
+
+@pytest.mark.parametrize(("age", "stays"), [(3600.0, True), (25 * 3600.0, False)])
+def test_what_another_machine_has_begun_stays_for_a_day(
+    tmp_path: Path, age: float, stays: bool
+) -> None:
+    theirs = tmp_path / f".out.{'0' * 32}.partial"
+    theirs.write_bytes(b"half")
+    then = time.time() - age
+    os.utime(theirs, (then, then))
+    atomic.write_bytes(tmp_path / "out", b"whole")
+    assert theirs.exists() == stays

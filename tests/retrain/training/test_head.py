@@ -9,7 +9,15 @@ from sklearn.linear_model import LogisticRegression
 from bottlenecks.store import vectors
 from bottlenecks.store.vectors import InMemory
 from retrain.training import head as head_module
-from retrain.training.head import Fit, Head, Standardisation, _batches, softmax, usual_l2
+from retrain.training.head import (
+    Fit,
+    Head,
+    Standardisation,
+    _batches,
+    softmax,
+    truncated_normal,
+    usual_l2,
+)
 from retrain.training.optimizers import Arrays
 
 SIZE = 64  # numbers in a vector; the head works for any
@@ -505,3 +513,12 @@ def test_balancing_balanced_labels_weighs_nothing() -> None:
     y = np.arange(300) % 3
     heads = [fitted(x, y, steps=30, class_balance=name).head() for name in ("none", "weights")]
     np.testing.assert_array_equal(heads[0].weights, heads[1].weights)
+
+
+def test_starting_weights_beyond_two_deviations_are_drawn_again() -> None:
+    """Not moved to the bound, where one in twenty would lie."""
+    numbers = truncated_normal((400, 500), 0.5, np.random.default_rng(0))
+    assert np.abs(numbers).max() <= 1.0
+    assert (np.abs(numbers) > 0.999).mean() < 0.001
+    # scipy.stats.truncnorm(-2, 2).std()
+    assert numbers.std() == pytest.approx(0.5 * 0.8796, rel=0.01)
