@@ -256,7 +256,7 @@ def test_a_lock_that_a_child_leaves_by_the_stack_stays_its_parent_s(tmp_path: Pa
         import os, subprocess, sys
         from pathlib import Path
         from bottlenecks.store import lock
-        other = "from pathlib import Path\\nfrom bottlenecks import lock\\n"
+        other = "from pathlib import Path\\nfrom bottlenecks.store import lock\\n"
         other += "with lock.exclusive(Path('cache'), wait=False) as held: print(held, flush=True)"
         with lock.exclusive(Path("cache")):
             child = os.fork()
