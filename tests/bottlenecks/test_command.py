@@ -377,7 +377,7 @@ def test_a_second_ctrl_c_does_not_cut_off_the_cleaning_up_of_the_first(
 def test_what_hangs_while_it_cleans_up_can_still_be_interrupted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(command, "_CLEANING_SECONDS", 0.05)
+    monkeypatch.setattr(command, "CLEANING_SECONDS", 0.05)
     ends = time.monotonic() + 20
 
     def main() -> int:

@@ -159,7 +159,7 @@ def test_doubt_that_is_always_right_has_the_calibration_error_of_the_doubt() -> 
 def test_intervals_hold_the_truth_in_95_percent_of_all_tests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(evaluate, "_RESAMPLES", 100)
+    monkeypatch.setattr(evaluate, "RESAMPLES", 100)
     share, recall = np.array([0.5, 0.3, 0.2]), np.array([0.9, 0.7, 0.6])
     accuracy = float(share @ recall)
     truth = {
@@ -188,7 +188,7 @@ def test_the_interval_of_the_mean_label_accuracy_holds_it_with_many_labels(
     random = np.random.default_rng(0)
     y, held = np.repeat(np.arange(labels), per_label), 0
     for _ in range(500):
-        found = evaluate._mean_label_accuracy(random.random(len(y)) < recall, y)
+        found = evaluate.mean_label_accuracy(random.random(len(y)) < recall, y)
         held += found.low <= recall <= found.high
     assert held >= 0.91 * 500
 
@@ -209,7 +209,7 @@ def test_and_where_a_label_of_few_images_is_the_hard_or_the_easy_one(
     y, held = np.repeat(np.arange(len(images)), images), 0
     for _ in range(500):
         right = random.random(len(y)) < np.array(recalls)[y]
-        found = evaluate._mean_label_accuracy(right, y)
+        found = evaluate.mean_label_accuracy(right, y)
         held += found.low <= np.mean(recalls) <= found.high
     assert held >= 0.91 * 500
 
@@ -218,7 +218,7 @@ def test_and_where_a_label_of_few_images_is_the_hard_or_the_easy_one(
 def test_scores_that_are_right_as_often_as_they_say_may_have_no_calibration_error(
     monkeypatch: pytest.MonkeyPatch, n: int
 ) -> None:
-    monkeypatch.setattr(evaluate, "_RESAMPLES", 100)
+    monkeypatch.setattr(evaluate, "RESAMPLES", 100)
     random = np.random.default_rng(n)
     held = 0
     for _ in range(60):
@@ -344,7 +344,7 @@ def test_of_many_images_the_calibration_error_is_that_of_the_bins() -> None:
 def test_what_is_chance_in_the_calibration_error_of_few_images_is_taken_off(
     monkeypatch: pytest.MonkeyPatch, n: int
 ) -> None:
-    monkeypatch.setattr(evaluate, "_RESAMPLES", 100)
+    monkeypatch.setattr(evaluate, "RESAMPLES", 100)
     truth = binned_error(*scores_and_answers(200_000, 0, sharper=4.0))
     found: dict[float, list[float]] = {1.0: [], 4.0: []}
     binned = []

@@ -4,19 +4,18 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from bottlenecks.errors import ImageFolderError, OutputError, UsageError
+from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.row_spec import BOTTLENECK
 from bottlenecks.store import vectors
 from bottlenecks.store.vectors import InMemory, OnDisk
 from retrain import trainer
 from retrain.config import Config
 from retrain.evaluate import confusion_matrix, figures, most_confused, score, score_labels
-from retrain.report.summaries import Summaries
 from retrain.trainer import train
 from retrain.training.fitting import find_temperature
 from retrain.training.head import usual_l2
@@ -197,7 +196,8 @@ def test_folds_are_counted_before_training_too(
     monkeypatch.chdir(tmp_path)
     make_dataset(tmp_path / "Dataset", per_label=5)
     (tmp_path / "Dataset" / "cyan" / "cyan_000.jpg").write_bytes(b"no image")
-    monkeypatch.setattr(trainer, "_train", lambda *_: pytest.fail("it trains"))
+    for step in ("search", "fit_head"):
+        monkeypatch.setattr(trainer, step, lambda *_, **__: pytest.fail("it trains"))
     with pytest.raises(ImageFolderError, match=r"'cyan' has 4 images.*--data_health_folds"):
         train_colours(tmp_path, **settings)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["Dataset", "cache"]
@@ -247,17 +247,12 @@ def test_event_files_that_cannot_be_written_to_their_end_stop_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a full disk: TensorFlow's writer then raises an IndexError, among others."""
-    real = Summaries._write
-
-    def fail(self: Summaries, *arguments: Any, **value: Any) -> None:
-        for writer in self._writers.values():
-            writer.add_summary = broken
-        real(self, *arguments, **value)
 
     def broken(*_: object) -> None:
         raise IndexError("list index out of range")
 
-    monkeypatch.setattr(Summaries, "_write", fail)
+    writer = import_tensorflow().compat.v1.summary.FileWriter
+    monkeypatch.setattr(writer, "add_summary", broken)
     summaries, report = tmp_path / "events", tmp_path / "report"
     with pytest.raises(OutputError, match=r"--summaries_dir .*all else is done"):
         train_colours(

@@ -33,7 +33,7 @@ def keras_model() -> Iterator[Any]:
 
     keras.config.set_image_data_format("channels_first")
     try:
-        yield inception._keras_model(find_weights("random", "nowhere"))
+        yield inception.keras_model(find_weights("random", "nowhere"))
         assert keras.config.image_data_format() == "channels_first"  # the user's own again
     finally:
         keras.config.set_image_data_format("channels_last")
@@ -87,7 +87,7 @@ def test_the_frozen_network_is_kept_and_used_again(
     kept = extractor.frozen
     path = frozen_file(model_dir)
     assert path.read_bytes() == kept
-    monkeypatch.setattr(inception, "_keras_model", must_not_build)
+    monkeypatch.setattr(inception, "keras_model", must_not_build)
     assert InceptionV3("random", model_dir).frozen == kept
     assert [p.name for p in model_dir.iterdir()] == [path.name]
 
@@ -105,7 +105,7 @@ def test_a_damaged_frozen_network_is_built_again_with_one_warning(
     copy = Path(shutil.copy(frozen_file(model_dir), tmp_path))
     data[len(data) // 2] ^= 1
     copy.write_bytes(data)
-    monkeypatch.setattr(inception, "_keras_model", lambda _: keras_model)
+    monkeypatch.setattr(inception, "keras_model", lambda _: keras_model)
     rebuilt = InceptionV3("random", tmp_path)
     assert_close(rebuilt(pixels("cyan")), extractor(pixels("cyan")))
     assert [str(copy) in record.getMessage() for record in caplog.records] == [True]
@@ -115,8 +115,8 @@ def test_a_damaged_frozen_network_is_built_again_with_one_warning(
 @pytest.fixture
 def quick_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Freezing gives a few bytes at once."""
-    monkeypatch.setattr(inception, "_keras_model", lambda weights: weights.sha256)
-    monkeypatch.setattr(inception, "_freeze", lambda sha256: f"frozen {sha256}".encode())
+    monkeypatch.setattr(inception, "keras_model", lambda weights: weights.sha256)
+    monkeypatch.setattr(inception, "freeze", lambda sha256: f"frozen {sha256}".encode())
 
 
 @pytest.mark.usefixtures("quick_network")
@@ -128,7 +128,7 @@ def test_a_network_that_cannot_be_kept_is_used_and_built_once(
     kept = extractor.frozen
     assert kept.startswith(b"frozen ")
     assert len(caplog.records) == 1
-    monkeypatch.setattr(inception, "_keras_model", must_not_build)
+    monkeypatch.setattr(inception, "keras_model", must_not_build)
     assert extractor.frozen == kept
     assert len(caplog.records) == 1
 
@@ -171,7 +171,7 @@ def test_each_weights_and_freeze_version_has_its_own_file(
     path = weights_file(tmp_path / "a.h5", 1)
     seen = {InceptionV3("random", models).frozen, InceptionV3(path, models).frozen}
     assert len(seen) == len(list(models.iterdir())) == 2
-    monkeypatch.setattr(inception, "_FREEZE_VERSION", "another")
+    monkeypatch.setattr(inception, "FREEZE_VERSION", "another")
     InceptionV3(path, models).frozen  # noqa: B018
     assert len({p.name.split("-")[1] for p in models.iterdir()}) == 3
 

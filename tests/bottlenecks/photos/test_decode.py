@@ -9,6 +9,7 @@ import threading
 import time
 import zlib
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from bottlenecks.photos import decode as decode_module
 from bottlenecks.photos import shrink as shrink_module
 from bottlenecks.photos import structure
 from bottlenecks.photos.decode import MAX_JPEG_PIXELS, MAX_PIXELS, decode, decode_picture, thumbnail
+from bottlenecks.photos.shrink import shrink
 
 COLOUR = (200, 120, 40)
 SIZE = (8, 8)  # of most test pictures; `decode` is asked for the same
@@ -333,13 +335,13 @@ def test_a_big_jpeg_is_scaled_by_its_decoder(monkeypatch: pytest.MonkeyPatch) ->
     y, x = np.mgrid[0:1600, 0:2400]
     waves = np.stack([np.sin(x / 90), np.cos(y / 70), np.sin((x + y) / 110)], -1)
     data = encode(Image.fromarray((waves * 100 + 128).astype(np.uint8)), "JPEG", quality=95)
-    loaded = []
-    as_8_bit = shrink_module._as_8_bit
-    monkeypatch.setattr(
-        shrink_module,
-        "_as_8_bit",
-        lambda image, levels: loaded.append(image.size) or as_8_bit(image, levels),
-    )
+    loaded: list[tuple[int, int]] = []
+
+    def record(image: Image.Image, size: tuple[int, int]) -> Any:
+        loaded.append(image.size)
+        return shrink(image, size)
+
+    monkeypatch.setattr(decode_module, "shrink", record)
     pixels = decode(data).astype(int)
     assert loaded == [(1200, 800)]  # by 1/2: 1/4 would be less than twice 299
     whole = Image.open(BytesIO(data)).resize((299, 299), Image.Resampling.BILINEAR)
@@ -419,14 +421,13 @@ def test_pillows_own_limit_plays_no_part(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_big_image_is_decoded_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = []
-    load = decode_module._load
+    threads: list[threading.Thread] = []
 
-    def record(*arguments: object) -> object:
+    def record(image: Image.Image, size: tuple[int, int]) -> Any:
         threads.append(threading.current_thread())
-        return load(*arguments)
+        return shrink(image, size)
 
-    monkeypatch.setattr(decode_module, "_load", record)
+    monkeypatch.setattr(decode_module, "shrink", record)
     data = encode(Image.new("RGB", (8, 8)), "PNG")
     small = decode(data)
     monkeypatch.setattr(decode_module, "LARGE_MEMORY", 64)
@@ -449,7 +450,7 @@ def test_shrinking_in_strips_changes_little(
         picture.putalpha(Image.fromarray((np.sin(x / 50) * 100 + 128).astype(np.uint8)))
     data = encode(picture, "PNG")
     whole = decode(data, (40, 50)).astype(int)
-    monkeypatch.setattr(shrink_module, "_STRIP_PIXELS", 20_000)
+    monkeypatch.setattr(shrink_module, "STRIP_PIXELS", 20_000)
     difference = np.abs(decode(data, (40, 50)) - whole)
     assert difference.max() <= 4  # sides that no factor divides are not stretched, either
     assert difference.mean() < 0.5

@@ -132,7 +132,7 @@ def test_with_class_balance_rare_labels_count_as_much() -> None:
 
 
 def test_it_is_seeded_and_reads_training_images_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(regularisation, "_QUICK_CELLS", 3 * 40**2)
+    monkeypatch.setattr(regularisation, "QUICK_CELLS", 3 * 40**2)
     dataset = made_up()
     first, again, other = (search(dataset, seed=seed) for seed in (1, 1, 2))
     assert first == again != other
@@ -146,9 +146,9 @@ def test_it_is_seeded_and_reads_training_images_alone(monkeypatch: pytest.Monkey
 def test_too_few_or_too_many_are_not_searched_unless_asked(
     monkeypatch: pytest.MonkeyPatch, per_label: int, classes: int
 ) -> None:
-    monkeypatch.setattr(regularisation, "_QUICK_CELLS", 2**13)
+    monkeypatch.setattr(regularisation, "QUICK_CELLS", 2**13)
     assert search(made_up(per_label, classes)) is None
-    monkeypatch.setattr(regularisation, "_THOROUGH_CELLS", 400)
+    monkeypatch.setattr(regularisation, "THOROUGH_CELLS", 400)
     assert search(made_up(per_label, classes), thorough=True) is not None
 
 
