@@ -42,7 +42,8 @@ def measure(inputs: Inputs) -> list[Finding]:
         if i == 0:
             findings += compare(f"{name}, one label in ten changed", x, y, wrong=0.1)
             findings += compare(f"{name}, 10 a label", x, y, most=8)
-            findings += compare(f"{name}, the first label against the rest", x, np.int64(y > 0))
+            not_first = (y > 0).astype(np.int64)
+            findings += compare(f"{name}, the first label against the rest", x, not_first)
         else:
             half = np.random.default_rng(0).random(len(y)) < 0.5
             findings += compare(f"{name}, half of it", x[half], y[half])
@@ -79,17 +80,21 @@ def compare(
     mean = {recipe: float(np.mean(lost)) for recipe, lost in behind.items()}
     return [
         Finding(
-            *(f"{name}: accuracy behind the best logistic regression", mean["adam"]),
-            *(min(behind["adam"]), max(behind["adam"]), "points", None, goal),
-            "mean, and range of the splits",
+            f"{name}: accuracy behind the best logistic regression",
+            *(mean["adam"], min(behind["adam"]), max(behind["adam"])),
+            "points",
+            at_most=goal,
+            note="mean, and range of the splits",
         ),
         Finding(
-            *(f"{name}: the same with --recipe classic", mean["classic"]),
-            *(min(behind["classic"]), max(behind["classic"]), "points"),
+            f"{name}: the same with --recipe classic",
+            *(mean["classic"], min(behind["classic"]), max(behind["classic"])),
+            "points",
         ),
         Finding(
-            *(f"  {name}: accuracy of the logistic regression", float(np.mean(references))),
-            *(min(references), max(references), "%"),
+            f"  {name}: accuracy of the logistic regression",
+            *(float(np.mean(references)), min(references), max(references)),
+            "%",
         ),
         Finding(
             *(f"  {name}: cross-entropy", float(np.mean(losses)), min(losses), max(losses), "nats"),

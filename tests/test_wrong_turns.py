@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import retrain.cli
@@ -81,7 +82,7 @@ def test_closed_streams(closed: str, small_dataset: Path, tmp_path: Path) -> Non
 
 def test_a_network_that_fails_leaves_no_cache_folder(small_dataset: Path, tmp_path: Path) -> None:
     class Failing(StandIn):
-        def __call__(self, pixels: object) -> object:
+        def __call__(self, pixels: np.ndarray) -> np.ndarray:
             raise OSError(5, "no such luck")
 
     assert main(arguments(small_dataset, tmp_path), extractor=Failing()) == 2

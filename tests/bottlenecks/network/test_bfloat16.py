@@ -50,8 +50,10 @@ def near_ties() -> np.ndarray:
     [
         numbers(),
         near_ties(),
-        np.float32([0.0, -0.0, 1.0, -1.0, 3.4e38, -3.4e38, np.inf, -np.inf, 1e-45, -1e-40]),
-        np.float32([[1.003, -1.003], [1.005, 0.1]]),
+        np.array(
+            [0.0, -0.0, 1.0, -1.0, 3.4e38, -3.4e38, np.inf, -np.inf, 1e-45, -1e-40], np.float32
+        ),
+        np.array([[1.003, -1.003], [1.005, 0.1]], np.float32),
     ],
     ids=["numbers", "ties", "special", "matrix"],
 )
@@ -73,24 +75,25 @@ def test_scaled_biases_are_exact() -> None:
     bias = np.random.default_rng(0).normal(0, 0.5, 10_000).astype(np.float32)
     assert (rounded(bias) != bias).mean() > 0.9
     scale = scale_for_exact(bias)
-    assert (scale.shape, scale.dtype) == ((10_000,), np.float64)
+    assert scale.shape == (10_000,)
+    assert scale.dtype == np.float64
     assert (np.abs(scale - 1) <= HALF_STEP).all()
     np.testing.assert_array_equal((bias * scale).astype(np.float32), rounded(bias))
 
 
 def test_a_bias_that_needs_no_scale_has_none() -> None:
-    bias = np.float32([0.0, -0.0, 1.0, -0.5, 0.0078125, 1.0078125])
+    bias = np.array([0.0, -0.0, 1.0, -0.5, 0.0078125, 1.0078125], np.float32)
     np.testing.assert_array_equal(scale_for_exact(bias), np.ones(6))
 
 
 def test_the_scale_of_the_smallest_biases_is_near_1_too() -> None:
     """A scale of 0 would make the next kernel infinite."""
-    scale = scale_for_exact(np.float32([1e-41, -1e-41, 5e-41, 1e-45, 1e-38, -9e-31]))
+    scale = scale_for_exact(np.array([1e-41, -1e-41, 5e-41, 1e-45, 1e-38, -9e-31], np.float32))
     np.testing.assert_array_equal(scale, np.ones(6))  # as for 0
 
 
 def test_the_smallest_biases_that_are_scaled_are_exact() -> None:
-    bias = np.float32([1.1e-30, -1.234e-30, 3.3e-29])
+    bias = np.array([1.1e-30, -1.234e-30, 3.3e-29], np.float32)
     scale = scale_for_exact(bias)
     assert ((scale != 1) & (np.abs(scale - 1) <= HALF_STEP)).all()
     np.testing.assert_array_equal((bias * scale).astype(np.float32), rounded(bias))
@@ -172,7 +175,7 @@ def pictures() -> np.ndarray:
     """Noise of all colours, and a little noise on orange, (2, 107, 107, 3) float32."""
     random = np.random.default_rng(0)
     noise = random.uniform(-1, 1, (107, 107, 3))
-    orange = np.float64([0.7, -0.3, -0.8]) + random.uniform(-0.2, 0.2, (107, 107, 3))
+    orange = np.array([0.7, -0.3, -0.8], np.float64) + random.uniform(-0.2, 0.2, (107, 107, 3))
     return np.stack([noise, orange]).astype(np.float32)
 
 
@@ -186,7 +189,8 @@ def run(graph_bytes: bytes) -> np.ndarray:
     with v1.Session(graph=graph) as session:
         initialise(session)
         vectors: np.ndarray = session.run(f"{BOTTLENECK_NODE}:0", {pixels: pictures()})
-    assert (vectors.shape, vectors.dtype) == ((2, 2048), np.float32)
+    assert vectors.shape == (2, 2048)
+    assert vectors.dtype == np.float32
     return vectors
 
 

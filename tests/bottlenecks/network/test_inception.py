@@ -14,7 +14,8 @@ import pytest
 
 from bottlenecks.errors import UsageError, WeightsError, WeightsUnavailableError
 from bottlenecks.network import inception
-from bottlenecks.network.inception import BOTTLENECK_NODE, INPUT_NODE, InceptionV3
+from bottlenecks.network.inception import InceptionV3
+from bottlenecks.network.names import BOTTLENECK_NODE, INPUT_NODE
 from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.network.weights import find_weights
 from tests.conftest import COLOURS, photo
@@ -61,7 +62,8 @@ def frozen_file(model_dir: Path) -> Path:
 def test_shape_and_dtype(extractor: InceptionV3) -> None:
     for count in (1, 3):
         vectors = extractor(pixels(*["cyan", "magenta", "yellow"][:count]))
-        assert (vectors.shape, vectors.dtype) == ((count, 2048), np.float32)
+        assert vectors.shape == (count, 2048)
+        assert vectors.dtype == np.float32
         assert np.isfinite(vectors).all()
 
 
@@ -296,7 +298,8 @@ def test_bfloat16_falls_back_with_a_warning(
 def test_real_weights(real_weights: str, tmp_path: Path) -> None:
     extractor = InceptionV3(real_weights, tmp_path)
     together = extractor(pixels("cyan", "magenta", "yellow"))
-    assert (together.shape, together.dtype) == ((3, 2048), np.float32)
+    assert together.shape == (3, 2048)
+    assert together.dtype == np.float32
     assert_close(extractor(pixels("cyan")), together[:1])
     difference = np.linalg.norm(together[0] - together[1])
     assert difference > 0.05 * np.linalg.norm(together[0])

@@ -13,10 +13,9 @@ import pytest
 
 from bottlenecks.errors import WeightsError, WeightsUnavailableError
 from bottlenecks.network import weights
+from bottlenecks.network.names import IMAGENET, RANDOM
 from bottlenecks.network.weights import (
-    IMAGENET,
     KERAS_IMAGENET,
-    RANDOM,
     PublishedFile,
     check_weights_argument,
     fetch,

@@ -116,7 +116,8 @@ def test_any_rows_are_those_that_the_cache_reads(
     found = make(cache, keys)
     taken = found.take(rows)
     assert len(found) == len(SOME)
-    assert (taken.shape, taken.dtype) == ((len(rows), 2048), np.float32)
+    assert taken.shape == (len(rows), 2048)
+    assert taken.dtype == np.float32
     np.testing.assert_array_equal(taken, cache.read(keys[i] for i in rows))
     np.testing.assert_array_equal(taken, X[SOME[rows]])
 

@@ -60,7 +60,7 @@ def test_probabilities() -> None:
 
 
 def test_softmax_of_huge_logits_is_finite() -> None:
-    np.testing.assert_array_equal(softmax(np.float32([[1e30, 0, -1e30]])), [[1, 0, 0]])
+    np.testing.assert_array_equal(softmax(np.array([[1e30, 0, -1e30]], np.float32)), [[1, 0, 0]])
 
 
 def test_the_folded_head_equals_the_standardised_one() -> None:
@@ -301,7 +301,8 @@ def test_predicting_block_by_block_is_predicting(
     expected = head.predict(x)
     assert len(np.unique(expected, axis=0)) == 50  # so that their order shows
     found = head.predict_all(InMemory(x))
-    assert (found.shape, found.dtype) == ((50, 3), np.float32)
+    assert found.shape == (50, 3)
+    assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -402,7 +403,7 @@ def drawn(steps: int = 60, **settings: Any) -> np.ndarray:
 @pytest.mark.parametrize(
     "settings", [{"recipe": "classic"}, {"class_balance": "sampling"}], ids=str
 )
-def test_labels_are_drawn_evenly_and_so_are_the_images_of_each(settings: dict[str, str]) -> None:
+def test_labels_are_drawn_evenly_and_so_are_the_images_of_each(settings: dict[str, Any]) -> None:
     rows = drawn(**settings)
     share = LOPSIDED[rows].mean()
     assert share == pytest.approx(0.5, abs=4 * (0.25 / len(rows)) ** 0.5)

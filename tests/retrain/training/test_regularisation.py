@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,8 @@ def test_rightly_labelled_and_overlapping_images_keep_about_the_usual_strength()
 @pytest.mark.parametrize("thorough", [False, True])
 def test_wrong_labels_ask_for_a_stronger_penalty_and_easy_ones_for_a_weaker(thorough: bool) -> None:
     times = []
-    for settings in ({"distance": 0.5}, {}, {"distance": 0.12, "wrong": 0.6}):
+    kinds: list[dict[str, Any]] = [{"distance": 0.5}, {}, {"distance": 0.12, "wrong": 0.6}]
+    for settings in kinds:
         found = search(made_up(**settings), thorough=thorough)
         assert found is not None
         times.append(found.times_the_usual)
