@@ -10,6 +10,7 @@ handwritten digits, and vectors that are made up. Then, on a long-tailed set, wh
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from data_sets import digits, splits, vectors
@@ -125,9 +126,9 @@ def best_logistic_regression(dataset: Dataset) -> Head:
     return standardisation.fold(weights, bias)
 
 
-def trained(dataset: Dataset, **settings: object) -> Head:
+def trained(dataset: Dataset, **settings: Any) -> Head:
     """By the default recipe, as ``python -m retrain`` trains."""
-    config = Config(image_dir=".", how_many_training_steps=STEPS, **settings)  # type: ignore[arg-type]
+    config = Config(image_dir=".", how_many_training_steps=STEPS, **settings)
     found = None
     if config.recipe != "classic":
         found = search(dataset, class_balance=config.class_balance, seed=config.seed)
@@ -138,7 +139,7 @@ def tested(dataset: Dataset, head: Head) -> Score:
     return score(head.predict_all(dataset.testing.vectors), dataset.testing.y)
 
 
-def test_recalls(dataset: Dataset, **settings: object) -> tuple[float, np.ndarray]:
+def test_recalls(dataset: Dataset, **settings: Any) -> tuple[float, np.ndarray]:
     """Test accuracy, and the recall of each label."""
     testing = dataset.testing
     right = trained(dataset, **settings).predict_all(testing.vectors).argmax(axis=1) == testing.y

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -101,7 +102,8 @@ def test_a_pool_is_not_waited_for_when_its_reader_stops(trained: Trained, tmp_pa
         sorted(make_dataset(tmp_path / "D").rglob("*.jpg"))
     )
     assert next(results).ranking
-    results.close()  # type: ignore[attr-defined]
+    assert isinstance(results, Generator)
+    results.close()
 
 
 FORKS = """
@@ -256,7 +258,7 @@ def test_a_lock_that_a_child_leaves_by_the_stack_stays_its_parent_s(tmp_path: Pa
         import os, subprocess, sys
         from pathlib import Path
         from bottlenecks.store import lock
-        other = "from pathlib import Path\\nfrom bottlenecks import lock\\n"
+        other = "from pathlib import Path\\nfrom bottlenecks.store import lock\\n"
         other += "with lock.exclusive(Path('cache'), wait=False) as held: print(held, flush=True)"
         with lock.exclusive(Path("cache")):
             child = os.fork()

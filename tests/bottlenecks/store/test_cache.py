@@ -241,8 +241,10 @@ def test_two_fingerprints_never_mix(cache: Cache, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [corrupt_one_shard, lambda cache: shards(cache)[0].unlink()])
-def test_a_shard_that_is_damaged_after_loading(cache: Cache, change: object) -> None:
-    change(cache)  # type: ignore[operator]
+def test_a_shard_that_is_damaged_after_loading(
+    cache: Cache, change: Callable[[Cache], object]
+) -> None:
+    change(cache)
     with pytest.raises(CacheError, match="same command"):
         cache.read(map(key, range(5)))
 
