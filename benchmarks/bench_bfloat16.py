@@ -41,9 +41,13 @@ def measure(inputs: Inputs) -> list[Finding]:
     n = len(datasets[0].testing)
     return [
         Finding(
-            *("bfloat16: distance of the vectors from float32", 100 * distance(rounded, exact)),
-            *(100 * float(np.quantile(apart, 0.05)), 100 * float(np.quantile(apart, 0.95))),
-            *("%", None, 1.0, f"median and 5 to 95 % of {len(apart)} photos"),
+            "bfloat16: distance of the vectors from float32",
+            median=100 * distance(rounded, exact),
+            low=100 * float(np.quantile(apart, 0.05)),
+            high=100 * float(np.quantile(apart, 0.95)),
+            unit="%",
+            at_most=1.0,
+            note=f"median and 5 to 95 % of {len(apart)} photos",
         ),
         of("bfloat16: test accuracy lost", lost, "points", at_most=0.5, note=f"{n} test photos"),
     ]
@@ -51,8 +55,13 @@ def measure(inputs: Inputs) -> list[Finding]:
 
 def accuracy(dataset: Dataset, seed: int) -> float:
     fit = Fit(
-        *(dataset.training.vectors, dataset.training.y, len(dataset.labels)),
-        **{"steps": STEPS, "batch_size": 100, "learning_rate": 0.001, "seed": seed},
+        dataset.training.vectors,
+        dataset.training.y,
+        len(dataset.labels),
+        steps=STEPS,
+        batch_size=100,
+        learning_rate=0.001,
+        seed=seed,
     )
     for _ in range(STEPS):
         fit.step()

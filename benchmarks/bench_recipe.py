@@ -10,6 +10,7 @@ handwritten digits, and vectors that are made up. Then, on a long-tailed set, wh
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from data_sets import digits, splits, vectors
@@ -42,7 +43,8 @@ def measure(inputs: Inputs) -> list[Finding]:
         if i == 0:
             findings += compare(f"{name}, one label in ten changed", x, y, wrong=0.1)
             findings += compare(f"{name}, 10 a label", x, y, most=8)
-            findings += compare(f"{name}, the first label against the rest", x, np.int64(y > 0))
+            not_first = (y > 0).astype(np.int64)
+            findings += compare(f"{name}, the first label against the rest", x, not_first)
         else:
             half = np.random.default_rng(0).random(len(y)) < 0.5
             findings += compare(f"{name}, half of it", x[half], y[half])
@@ -79,17 +81,21 @@ def compare(
     mean = {recipe: float(np.mean(lost)) for recipe, lost in behind.items()}
     return [
         Finding(
-            *(f"{name}: accuracy behind the best logistic regression", mean["adam"]),
-            *(min(behind["adam"]), max(behind["adam"]), "points", None, goal),
-            "mean, and range of the splits",
+            f"{name}: accuracy behind the best logistic regression",
+            *(mean["adam"], min(behind["adam"]), max(behind["adam"])),
+            "points",
+            at_most=goal,
+            note="mean, and range of the splits",
         ),
         Finding(
-            *(f"{name}: the same with --recipe classic", mean["classic"]),
-            *(min(behind["classic"]), max(behind["classic"]), "points"),
+            f"{name}: the same with --recipe classic",
+            *(mean["classic"], min(behind["classic"]), max(behind["classic"])),
+            "points",
         ),
         Finding(
-            *(f"  {name}: accuracy of the logistic regression", float(np.mean(references))),
-            *(min(references), max(references), "%"),
+            f"  {name}: accuracy of the logistic regression",
+            *(float(np.mean(references)), min(references), max(references)),
+            "%",
         ),
         Finding(
             *(f"  {name}: cross-entropy", float(np.mean(losses)), min(losses), max(losses), "nats"),
@@ -120,9 +126,9 @@ def best_logistic_regression(dataset: Dataset) -> Head:
     return standardisation.fold(weights, bias)
 
 
-def trained(dataset: Dataset, **settings: object) -> Head:
+def trained(dataset: Dataset, **settings: Any) -> Head:
     """By the default recipe, as ``python -m retrain`` trains."""
-    config = Config(image_dir=".", how_many_training_steps=STEPS, **settings)  # type: ignore[arg-type]
+    config = Config(image_dir=".", how_many_training_steps=STEPS, **settings)
     found = None
     if config.recipe != "classic":
         found = search(dataset, class_balance=config.class_balance, seed=config.seed)
@@ -133,7 +139,7 @@ def tested(dataset: Dataset, head: Head) -> Score:
     return score(head.predict_all(dataset.testing.vectors), dataset.testing.y)
 
 
-def test_recalls(dataset: Dataset, **settings: object) -> tuple[float, np.ndarray]:
+def test_recalls(dataset: Dataset, **settings: Any) -> tuple[float, np.ndarray]:
     """Test accuracy, and the recall of each label."""
     testing = dataset.testing
     right = trained(dataset, **settings).predict_all(testing.vectors).argmax(axis=1) == testing.y

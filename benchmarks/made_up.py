@@ -40,7 +40,8 @@ def make(folder: Path, files: int, labels: int, fingerprint: str = MadeUp.finger
         for start in range(0, files, ROWS):
             numbers = np.arange(start, min(start + ROWS, files))
             keys = [
-                _write_image(images, number, number * labels // files, index) for number in numbers
+                _write_image(images, number, number * labels // files, index)
+                for number in numbers.tolist()
             ]
             vectors = random.random((len(keys), 2048), np.float32)
             vectors += centres[numbers * labels // files] / 4
@@ -54,7 +55,7 @@ def _write_image(images: Path, number: int, label: int, index: StatIndex) -> byt
     folder = f"{images}/label {label:04}"
     os.makedirs(folder, exist_ok=True)
     path = f"{folder}/{number:07}.png"
-    data = _one_pixel_png(int(number))
+    data = _one_pixel_png(number)
     with open(path, "wb") as file:
         file.write(data)
     key = hashlib.sha256(data).digest()

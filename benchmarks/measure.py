@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PHOTOS = 128  # that a side works through in a round
 
@@ -69,9 +70,9 @@ class Finding:
         return f"{self.median:.3g} {self.unit} ({self.low:.3g} to {self.high:.3g})"
 
 
-def of(what: str, values: Sequence[float], unit: str, **goal: object) -> Finding:
+def of(what: str, values: Sequence[float], unit: str, **goal: Any) -> Finding:
     """The finding that ``values`` of several rounds make."""
-    return Finding(what, statistics.median(values), min(values), max(values), unit, **goal)  # type: ignore[arg-type]
+    return Finding(what, statistics.median(values), min(values), max(values), unit, **goal)
 
 
 def alternate(

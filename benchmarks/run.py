@@ -71,8 +71,9 @@ def run(name: str, image_dir: str, weights: str, also: list[str]) -> list[Findin
     """Run one benchmark in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "findings.json"
-        script = HERE / f"bench_{name}.py"
-        line = [sys.executable, script, image_dir, weights, "--json", output, "--also", *also]
+        script = str(HERE / f"bench_{name}.py")
+        options = ["--json", str(output), "--also", *also]
+        line = [sys.executable, script, image_dir, weights, *options]
         subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
         return [Finding(**finding) for finding in json.loads(output.read_text())]
 

@@ -25,7 +25,7 @@ from bottlenecks.settings import Settings
 
 DONE, DAMAGED, ERROR, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 FIRST = "what most people need"  # the first group of the help
-_CLEANING_SECONDS = 5.0
+CLEANING_SECONDS = 5.0
 _NOBODY_READS = (errno.EPIPE, errno.EIO)  # a pipe that was closed, a terminal that was
 
 
@@ -269,7 +269,7 @@ def _print_error(line: str) -> None:
 
 
 class _Stop:
-    """A signal's handler that raises, and then is deaf for `_CLEANING_SECONDS`.
+    """A signal's handler that raises, and then is deaf for `CLEANING_SECONDS`.
 
     The first Ctrl-C makes a run commit what it has computed. The second of an impatient user must
     not cut that off.
@@ -281,7 +281,7 @@ class _Stop:
     def __call__(self, number: int, _: object) -> None:
         now = time.monotonic()
         if now >= self._deaf_until:
-            self._deaf_until = now + _CLEANING_SECONDS
+            self._deaf_until = now + CLEANING_SECONDS
             raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 _CALIBRATION_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks", section 5
-_RESAMPLES = 1000
+RESAMPLES = 1000
 _TAILS, _Z = (0.025, 0.975), 1.959964  # of 95 %: quantiles, and that of the normal distribution
 _LEAST_GAIN = 1e-3  # nats
 _SMALLEST = np.finfo(np.float32).tiny  # so that log never sees 0
@@ -150,7 +150,7 @@ def figures(probabilities: np.ndarray, y: np.ndarray, seed: int = 0) -> Figures:
     return Figures(
         accuracy=accuracy,
         top_5_accuracy=_share(in_top_5),
-        mean_label_accuracy=_mean_label_accuracy(right, y),
+        mean_label_accuracy=mean_label_accuracy(right, y),
         cross_entropy=bootstrap(lambda rows: float(losses[rows].mean())),
         calibration_error=_around(value, low, high, n),
     )
@@ -232,7 +232,7 @@ def _share(right: np.ndarray) -> Figure:
     return _around(share, *_wilson(share, len(right)), len(right))
 
 
-def _mean_label_accuracy(right: np.ndarray, y: np.ndarray) -> Figure:
+def mean_label_accuracy(right: np.ndarray, y: np.ndarray) -> Figure:
     images, rights = np.bincount(y), np.bincount(y, right)
     rights, images = rights[images > 0], images[images > 0]
     shares = rights / images
@@ -262,7 +262,7 @@ class _Bootstrap:
 
     def __init__(self, n: int, seed: int) -> None:
         self._n, self._seed = n, seed
-        self._resamples = max(100, min(_RESAMPLES, 10_000_000 // n))  # seconds at the most
+        self._resamples = max(100, min(RESAMPLES, 10_000_000 // n))  # seconds at the most
 
     def __call__(self, statistic: Callable[[np.ndarray], float]) -> Figure:
         random = np.random.default_rng((self._seed, 5))

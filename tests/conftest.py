@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,7 +173,7 @@ class Recorder(Listener):
         self.evaluations.append(evaluation)
 
 
-def train_colours(folder: Path, **settings: object) -> Trained:
+def train_colours(folder: Path, **settings: Any) -> Trained:
     """Train with the stand-in on ``folder``/Dataset (made if missing); all output to ``folder``."""
     if not (folder / "Dataset").exists():
         make_dataset(folder / "Dataset")

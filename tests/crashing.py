@@ -110,7 +110,7 @@ def build_and_tell(connection: Connection, dataset: Path, bottleneck_dir: Path) 
         append(self, keys, vectors)
         connection.send(len(self))
 
-    Cache.append = append_and_tell  # type: ignore[method-assign]
+    pytest.MonkeyPatch().setattr(Cache, "append", append_and_tell)
     build(dataset, bottleneck_dir, seconds=0.01)
 
 

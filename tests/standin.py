@@ -59,7 +59,8 @@ class StandIn:
             tf.identity(padded, name=BOTTLENECK_NODE)
         graph_def = graph.as_graph_def()
         graph_def.node.remove(next(node for node in graph_def.node if node.name == INPUT_NODE))
-        return graph_def.SerializeToString(deterministic=True)
+        serialized: bytes = graph_def.SerializeToString(deterministic=True)
+        return serialized
 
 
 class Announcing(StandIn):

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bottlenecks.cli import main
@@ -28,7 +29,7 @@ def pristine(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def expected(dataset: Path) -> dict:
+def expected(dataset: Path) -> dict[bytes, np.ndarray]:
     return expected_rows(dataset)
 
 
@@ -70,7 +71,7 @@ def test_damage_is_harmless_or_healed(
     full: int,
     dataset: Path,
     pristine: Path,
-    expected: dict,
+    expected: dict[bytes, np.ndarray],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -101,7 +102,7 @@ def test_damage_is_harmless_or_healed(
 def test_foreign_files_are_not_served(
     dataset: Path,
     pristine: Path,
-    expected: dict,
+    expected: dict[bytes, np.ndarray],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -125,7 +126,7 @@ def test_foreign_files_are_not_served(
 def test_damage_to_the_other_files_is_harmless(
     dataset: Path,
     pristine: Path,
-    expected: dict,
+    expected: dict[bytes, np.ndarray],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -3,6 +3,7 @@
 import errno
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def test_a_fault_at_every_step(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path):
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 200 kB, which 30 vectors do not fit into."""
     folder = tmp_path / "small_disk"
     folder.mkdir()

@@ -121,7 +121,7 @@ def test_the_wheel_s_metadata_is_setup_cfg_s(wheel: Path) -> None:
     assert metadata["Name"] == config["metadata"]["name"]
     assert metadata["Version"] == bottlenecks.__version__ == retrain.__version__
     assert metadata["Requires-Python"] == config["options"]["python_requires"]
-    required = {line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line}
+    required = {line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line}
     names = {line.split(">")[0].split("<")[0].strip() for line in required}
     assert names == {
         *("tensorflow", "numpy", "h5py", "pillow", "scikit-learn", "tqdm"),

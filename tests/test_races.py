@@ -1,5 +1,6 @@
 """Two runs on one cache: the second waits, neither damages the other, no lock outlives its run."""
 
+import logging
 import random
 import time
 from multiprocessing.connection import Connection
@@ -71,14 +72,14 @@ def test_a_warm_run_does_not_wait(dataset: Path, tmp_path: Path) -> None:
 
 
 def build_and_fail_while_waiting(connection: Connection, dataset: Path, cache_dir: Path) -> None:
-    """Gets as far as the lock that another run has, and is interrupted there."""
+    """Gets as far as the lock that another run has, and is interrupted as it says so."""
 
-    def interrupted(*_: object) -> None:
+    def interrupted(_: logging.LogRecord) -> bool:
         connection.send("waiting")
         connection.recv()
         raise KeyboardInterrupt
 
-    lock._notice = interrupted  # type: ignore[assignment]
+    lock.log.addFilter(interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(dataset, cache_dir)
 

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_the_python_runs(folder: Path) -> None:
         )
         == 0
     )
-    names: dict = {}
+    names: dict[str, Any] = {}
     for block in blocks("python"):
         exec(block, names)
     assert names["vectors"].shape == (90, 2048)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -101,7 +102,8 @@ def test_a_pool_is_not_waited_for_when_its_reader_stops(trained: Trained, tmp_pa
         sorted(make_dataset(tmp_path / "D").rglob("*.jpg"))
     )
     assert next(results).ranking
-    results.close()  # type: ignore[attr-defined]
+    assert isinstance(results, Generator)
+    results.close()
 
 
 FORKS = """

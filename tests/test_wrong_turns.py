@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import retrain.cli
@@ -25,10 +27,13 @@ def one_error(capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/null")])
 def test_an_output_that_is_no_file_stays_as_it_is(
-    make: object, small_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make: Callable[[Path], object],
+    small_dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     place = tmp_path / "out"
-    make(place)  # type: ignore[operator]
+    make(place)
     assert main(arguments(small_dataset, tmp_path, export_npz=place), extractor=StandIn()) == 2
     assert "pipe or a device" in one_error(capsys)
     assert not place.is_file()
@@ -81,7 +86,7 @@ def test_closed_streams(closed: str, small_dataset: Path, tmp_path: Path) -> Non
 
 def test_a_network_that_fails_leaves_no_cache_folder(small_dataset: Path, tmp_path: Path) -> None:
     class Failing(StandIn):
-        def __call__(self, pixels: object) -> object:
+        def __call__(self, pixels: np.ndarray) -> np.ndarray:
             raise OSError(5, "no such luck")
 
     assert main(arguments(small_dataset, tmp_path), extractor=Failing()) == 2

@@ -55,8 +55,8 @@ def to_bfloat16(network: Any) -> Any:
                     scale = np.ones(len(bias))
                     convolutions += 1
                     if convolutions > FLOAT32_CONVOLUTIONS:
-                        scale = _scale_for_exact(bias)
-                        kernel = _diffused(kernel * scale)
+                        scale = scale_for_exact(bias)
+                        kernel = diffused(kernel * scale)
                         x = tf.cast(x, tf.bfloat16)
                     kernel = tf.constant(kernel, x.dtype)
                     x = tf.nn.conv2d(x, kernel, windows[1], padding)
@@ -93,7 +93,7 @@ def rounded(x: np.ndarray) -> np.ndarray:
     return result
 
 
-def _scale_for_exact(bias: np.ndarray) -> np.ndarray:
+def scale_for_exact(bias: np.ndarray) -> np.ndarray:
     """(C,) float64 factors near 1 that make each ``bias`` a bfloat16 number."""
     normal = np.abs(bias) > 1e-30  # below, 8 digits are not to be had, and nothing is lost
     scale: np.ndarray = np.divide(
@@ -102,7 +102,7 @@ def _scale_for_exact(bias: np.ndarray) -> np.ndarray:
     return scale
 
 
-def _diffused(kernel: np.ndarray) -> np.ndarray:
+def diffused(kernel: np.ndarray) -> np.ndarray:
     """``kernel`` (height, width, in, out) rounded to bfloat16, as float32."""
     height, width, inputs, outputs = kernel.shape
     flat = kernel.transpose(2, 0, 1, 3).reshape(-1, outputs).astype(np.float32)

@@ -12,7 +12,7 @@ from bottlenecks.network.tensorflow import import_tensorflow
 
 SCOPE = "frozen"  # of the nodes that `import_frozen` adds
 _LARGE_BYTES = 4096  # smaller ones may be shapes, which must stay constants
-_MOST_VARIABLES = 1000  # five times InceptionV3's; each takes 3 ms to make
+MOST_VARIABLES = 1000  # five times InceptionV3's; each takes 3 ms to make
 
 
 def import_frozen(graph_def: Any, input_map: Mapping[str, Any]) -> Callable[[Any], None]:
@@ -27,7 +27,7 @@ def import_frozen(graph_def: Any, input_map: Mapping[str, Any]) -> Callable[[Any
     used = {name.removesuffix(":0") for node in graph_def.node for name in node.input} - controls
     sizes = {node.name: _bytes(tf, node) for node in graph_def.node if node.name in used}
     large = [name for name, size in sizes.items() if size >= _LARGE_BYTES]
-    largest = set(sorted(large, key=sizes.__getitem__, reverse=True)[:_MOST_VARIABLES])
+    largest = set(sorted(large, key=sizes.__getitem__, reverse=True)[:MOST_VARIABLES])
     values = {
         node.name: tf.make_ndarray(node.attr["value"].tensor)
         for node in graph_def.node

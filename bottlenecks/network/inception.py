@@ -30,7 +30,7 @@ from bottlenecks.settings import checked_path
 
 ARCHITECTURE = "inception_v3"
 
-_FREEZE_VERSION = "folded-4"  # part of the frozen file's name: change it with `_freeze`
+FREEZE_VERSION = "folded-4"  # part of the frozen file's name: change it with `freeze`
 
 # One network at a time is built: it takes much memory, and Keras' settings are the process's.
 _building = PerProcess(threading.RLock)
@@ -137,7 +137,7 @@ class InceptionV3:
     def _found_or_frozen(self) -> bytes:
         if self._not_kept is not None:
             return self._not_kept
-        source = hashlib.sha256(f"{_FREEZE_VERSION} {self.weights.sha256}".encode()).hexdigest()
+        source = hashlib.sha256(f"{FREEZE_VERSION} {self.weights.sha256}".encode()).hexdigest()
         stem = f"{ARCHITECTURE}-{source[:12]}"
         for path in self.model_dir.glob(f"{stem}-*.pb"):
             if not (re.fullmatch(rf"{stem}-[0-9a-f]{{64}}", path.stem) and path.is_file()):
@@ -147,7 +147,7 @@ class InceptionV3:
                 return data
             log.warning("the frozen network %s is damaged; building it again", shown(path))
             path.unlink()
-        data = _freeze(_keras_model(self.weights))
+        data = freeze(keras_model(self.weights))
         path = self.model_dir / f"{stem}-{hashlib.sha256(data).hexdigest()}.pb"
         try:
             self.model_dir.mkdir(parents=True, exist_ok=True)
@@ -188,7 +188,7 @@ class InceptionV3:
         return run
 
 
-def _keras_model(weights: Weights) -> Any:
+def keras_model(weights: Weights) -> Any:
     import_tensorflow()
     import keras
 
@@ -250,7 +250,7 @@ def _set_random_weights(model: Any) -> None:
             layer.set_weights([kernel.astype(np.float32)])
 
 
-def _freeze(model: Any) -> bytes:
+def freeze(model: Any) -> bytes:
     """A Keras InceptionV3 as a GraphDef without its input, batch normalisation folded in.
 
     Inference normalises as ``(x - mean) / sqrt(variance + epsilon) + beta`` after each

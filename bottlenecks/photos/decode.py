@@ -52,7 +52,7 @@ def _heif(file: BytesIO) -> Any:
 
 
 # The plugin classes are called directly: Image.open would apply Pillow's global pixel limit.
-_OPENERS: dict[str, Callable[[BytesIO], Any]] = {
+OPENERS: dict[str, Callable[[BytesIO], Any]] = {
     "JPEG": JpegImagePlugin.jpeg_factory,
     "PNG": PngImagePlugin.PngImageFile,
     "GIF": GifImagePlugin.GifImageFile,
@@ -85,13 +85,13 @@ def decode(data: bytes, size: tuple[int, int] = INPUT_SIZE) -> np.ndarray:
     message is the reason, for whatever is not a whole image of a known format.
     """
     image_format = sniff(data[:HEADER_BYTES])
-    if image_format not in _OPENERS:
+    if image_format not in OPENERS:
         raise BadImageError(_why_not(data, image_format))
     try:
         has_scans = check_structure(data, image_format)
         if image_format == "WEBP":  # its plugin allocates the canvas when it opens the file
             _check_pixels(*_webp_size(data), image_format)
-        with _OPENERS[image_format](BytesIO(data)) as image:
+        with OPENERS[image_format](BytesIO(data)) as image:
             width, height = image.size
             _check_pixels(width, height, image_format)
             full_size = image.size
@@ -126,7 +126,7 @@ def thumbnail(data: bytes, side: int) -> np.ndarray:
     Its longer side has ``side`` pixels. Raises `BadImageError`.
     """
     decode(data, (1, 1))  # it may be opened only where that passes
-    with _OPENERS[str(sniff(data[:HEADER_BYTES]))](BytesIO(data)) as image:
+    with OPENERS[str(sniff(data[:HEADER_BYTES]))](BytesIO(data)) as image:
         width, height = image.size
         if _orientation(image) >= 5:  # 5 to 8 swap the sides
             width, height = height, width

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-_STRIP_PIXELS = 4_000_000  # what is larger is shrunk in strips of this size
+STRIP_PIXELS = 4_000_000  # what is larger is shrunk in strips of this size
 
 
 def shrink(image: Any, size: tuple[int, int]) -> Any:
@@ -20,7 +20,7 @@ def shrink(image: Any, size: tuple[int, int]) -> Any:
     levels = _levels(image) if image.mode[0] in "IF" else None
     x = max(1, image.width // (2 * size[0]))
     y = max(1, image.height // (2 * size[1]))
-    if image.width * image.height > _STRIP_PIXELS and max(x, y) > 1:
+    if image.width * image.height > STRIP_PIXELS and max(x, y) > 1:
         # Converting and premultiplying alpha copy an image several times: do so strip by strip.
         strips = [_as_8_bit(strip, levels).reduce((x, y)) for strip in _strips(image, y)]
         shrunk = Image.new(strips[0].mode, (strips[0].width, sum(s.height for s in strips)))
@@ -36,7 +36,7 @@ def shrink(image: Any, size: tuple[int, int]) -> Any:
 
 def _strips(image: Any, multiple: int) -> Iterator[Any]:
     """``image`` cut into strips of a ``multiple`` of rows, but for the last."""
-    rows = max(1, _STRIP_PIXELS // image.width // multiple) * multiple
+    rows = max(1, STRIP_PIXELS // image.width // multiple) * multiple
     for top in range(0, image.height, rows):
         yield image.crop((0, top, image.width, min(top + rows, image.height)))
 

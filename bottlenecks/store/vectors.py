@@ -19,8 +19,8 @@ from bottlenecks.store.cache import Cache
 
 BLOCK_BYTES = 2**25
 MAX_IN_MEMORY = 2**30  # bytes; more stay on disk, where training takes longer
-_READERS = 2  # threads that read batches ahead
-_AHEAD = 16  # batches
+READERS = 2  # threads that read batches ahead
+AHEAD = 16  # batches
 _seeking = threading.Lock()
 
 
@@ -104,7 +104,7 @@ class OnDisk:
         result = self.spec.empty(len(rows))
         file_of, offset = self._file_of[rows], self._offset[rows]
         for i in np.lexsort((offset, file_of)):  # in the order in which they lie on the disk
-            _read_into(self._files[file_of[i]], int(offset[i]), result[i])
+            read_into(self._files[file_of[i]], int(offset[i]), result[i])
         if not np.isfinite(result).all():
             raise CacheError("the cache holds numbers that are not finite; remove it")
         return result
@@ -117,8 +117,8 @@ class OnDisk:
 
     def stream(self, batches: Iterable[np.ndarray]) -> Stream:
         with (
-            pool_of(_READERS, "vectors") as pool,
-            closing(in_order(pool, self.take, batches, _AHEAD)) as results,
+            pool_of(READERS, "vectors") as pool,
+            closing(in_order(pool, self.take, batches, AHEAD)) as results,
         ):
             yield from results
 
@@ -131,7 +131,7 @@ class _Files(list[BinaryIO]):
             file.close()
 
 
-def _read_into(file: BinaryIO, offset: int, row: np.ndarray) -> None:
+def read_into(file: BinaryIO, offset: int, row: np.ndarray) -> None:
     """Fill ``row`` from ``offset``; raises `CacheError` where the file has become shorter."""
     if hasattr(os, "preadv"):
         count = os.preadv(file.fileno(), [row.data], offset)

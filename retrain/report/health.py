@@ -27,7 +27,8 @@ FAR, _MIN_SPREAD = 3.5, 10  # in labels with fewer images the spread itself is a
 # A label is doubted if another one is this much likelier. Of 5 % labels that were changed on
 # purpose, 87 % of 600 flower photos' and 99 % of 2,020 Caltech photos' came into the list.
 UNLIKELY = 0.2
-_STEPS, _BATCH, _FOLDS = 1000, 100, 5
+STEPS = 1000
+_BATCH, _FOLDS = 100, 5
 
 
 @dataclass(frozen=True)
@@ -167,12 +168,12 @@ def out_of_fold(dataset: Dataset, folds: int, seed: int) -> OutOfFold:
             known, numbers = np.unique(seen.y, return_inverse=True)
             fit = Fit(
                 *(seen.vectors, numbers, len(known)),
-                steps=_STEPS,
+                steps=STEPS,
                 batch_size=_BATCH,
                 learning_rate=LEARNING_RATES["adam"],
                 seed=seed,
             )
-            for _ in range(_STEPS):
+            for _ in range(STEPS):
                 fit.step()
             probabilities = fit.head().predict_all(everything.vectors.select(rows))
             own = np.searchsorted(known, everything.y[rows])

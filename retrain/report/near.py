@@ -162,7 +162,7 @@ class _Search:
             rows = held_out[start : start + block]
             cosines = self._unit[rows] @ self._unit.T
             cosines[np.arange(len(rows)), rows] = -2.0
-            nearest = _largest(cosines, count)
+            nearest = largest(cosines, count)
             centre = self._centres[self._y[rows]]
             own = _normalised(self._unit[rows] * self._length[rows, None] - centre, np.zeros(1))
             others = self._unit[nearest] * self._length[nearest][:, :, None] - centre[:, None]
@@ -171,7 +171,7 @@ class _Search:
             yield rows, nearest, np.take_along_axis(cosines, nearest, axis=1), in_label
 
 
-def _largest(values: np.ndarray, count: int) -> np.ndarray:
+def largest(values: np.ndarray, count: int) -> np.ndarray:
     """(rows, count) columns of the largest ``values`` of each row, in no order.
 
     They lie in the ``count`` groups of columns whose own maxima are the largest, which spares most

@@ -1,7 +1,6 @@
 """The softmax layer W (2048, C), b (C,): fit, predict."""
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 from bottlenecks.row_spec import RowSpec
 from bottlenecks.store.vectors import Vectors, blocks
 from retrain.data.dataset import sample_rows
+from retrain.training.batches import balanced, epochs
 from retrain.training.optimizers import AveragedAdam, GradientDescent, Optimizer
 
 # L2 penalty: this over the number of labels and the square root of the number of images. Fitted to
@@ -20,7 +20,7 @@ _MOST_DEVIATION = 10.0  # times the median one; of InceptionV3's on photos none 
 _BLOCK_BYTES = 2**25
 # Training vectors that the mean and the deviation are taken over; of more, a sample this large
 # gives the deviation within 0.4 % (its standard error is 1 / sqrt(2 n)).
-_STANDARDISATION_ROWS = 2**15
+STANDARDISATION_ROWS = 2**15
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ class Standardisation:
 
     @classmethod
     def of_sample(cls, vectors: Vectors, seed: int) -> "Standardisation":
-        """That of at most `_STANDARDISATION_ROWS` vectors, drawn by ``seed``."""
+        """That of at most `STANDARDISATION_ROWS` vectors, drawn by ``seed``."""
         random = np.random.default_rng((seed, 3))
-        return cls.of(vectors.take(sample_rows(len(vectors), _STANDARDISATION_ROWS, random)))
+        return cls.of(vectors.take(sample_rows(len(vectors), STANDARDISATION_ROWS, random)))
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         """Standardised ``x`` (n, 2048), float32."""
@@ -146,9 +146,9 @@ class Fit:
         self._class_weights = label_weights(y, classes, weighted)
         random = np.random.default_rng(seed)
         if classic or class_balance == "sampling":
-            batches = _balanced_batches(y, counts, batch_size, random)
+            batches = balanced(y, counts, batch_size, random)
         else:
-            batches = _batches(len(y), min(batch_size, len(y)), random)
+            batches = epochs(len(y), min(batch_size, len(y)), random)
         self._stream = vectors.stream(itertools.islice(batches, steps))
         (size,) = vectors.spec.shape
         weights, bias = np.zeros((size, classes), np.float32), np.zeros(classes, np.float32)
@@ -219,26 +219,3 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     exp = np.exp(logits - logits.max(axis=1, keepdims=True))
     result: np.ndarray = exp / exp.sum(axis=1, keepdims=True)
     return result
-
-
-def _batches(n: int, size: int, random: np.random.Generator) -> Iterator[np.ndarray]:
-    """Endless batches of ``size`` <= n indices that go through one shuffled epoch after another."""
-    order = random.permutation(n)
-    at = 0
-    while True:
-        if at + size > len(order):
-            order = np.concatenate([order[at:], random.permutation(n)])
-            at = 0
-        yield order[at : at + size]
-        at += size
-
-
-def _balanced_batches(
-    y: np.ndarray, counts: np.ndarray, size: int, random: np.random.Generator
-) -> Iterator[np.ndarray]:
-    """Endless batches of ``size`` rows: a label by chance, then one of its rows by chance."""
-    by_label = np.argsort(y, kind="stable")
-    starts = np.cumsum(counts) - counts
-    while True:
-        labels = random.integers(0, len(counts), size)
-        yield by_label[starts[labels] + random.integers(0, counts[labels])]

@@ -22,8 +22,8 @@ _FOLDS = 5  # Breiman & Spector 1992 found 5 as good as 10, or better
 # What strengths are tried, as multiples of the usual one, from weak to strong.
 _QUICK = tuple(10.0 ** (i / 2) for i in range(-3, 4))
 _THOROUGH = tuple(10.0 ** (i / 4) for i in range(-8, 9))
-_QUICK_CELLS = 2**20  # images^2 * labels: half a second at the most
-_THOROUGH_CELLS = 2**17  # images * labels
+QUICK_CELLS = 2**20  # images^2 * labels: half a second at the most
+THOROUGH_CELLS = 2**17  # images * labels
 # Where the strongest is the best, a stronger one is tried, so many times: as with a third of the
 # labels wrong. (Weaker ones only make the scores of labels that are easily told apart extreme.)
 _WIDER, _MOST_WIDENINGS = 10.0**0.5, 4
@@ -63,9 +63,9 @@ def search(
     """
     training, classes = dataset.training, len(dataset.labels)
     if thorough:
-        most = max(_THOROUGH_CELLS // classes, _LEAST_PER_LABEL * classes)
+        most = max(THOROUGH_CELLS // classes, _LEAST_PER_LABEL * classes)
     else:
-        most = math.isqrt(_QUICK_CELLS // classes)
+        most = math.isqrt(QUICK_CELLS // classes)
     if min(most, len(training)) < _LEAST_PER_LABEL * classes and not thorough:
         return None
     units = dataset.units[np.flatnonzero(dataset.set_of == "training")]

@@ -58,10 +58,19 @@ def test_old_content_is_seen_until_the_new_is_whole(
 
 
 def test_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+    calls: list[str] = []
     fsync, rename = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), fsync(fd)))
-    monkeypatch.setattr(os, "replace", lambda *paths: (calls.append("replace"), rename(*paths)))
+
+    def noted_fsync(descriptor: int) -> None:
+        calls.append("fsync")
+        fsync(descriptor)
+
+    def noted_rename(source: Path, target: Path) -> None:
+        calls.append("replace")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_rename)
     atomic.write_bytes(tmp_path / "a", b"new")
     assert calls == ["fsync", "replace", "fsync"]  # the file, its name, the folder
 

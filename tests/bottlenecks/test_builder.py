@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from bottlenecks.errors import (
     RetrainError,
 )
 from bottlenecks.photos.decode import decode
+from bottlenecks.photos.reading import file_bytes
 from bottlenecks.store import lock
 from bottlenecks.store.cache import Cache
 from bottlenecks.store.housekeeping import inspect
@@ -39,7 +41,7 @@ Build = Callable[..., BuildReport]
 def run_build(small_dataset: Path, tmp_path: Path) -> Build:
     """Builds the cache of ``small_dataset`` (3 labels, 4 images each) with a stand-in."""
 
-    def run(extractor: StandIn | None = None, **settings: object) -> BuildReport:
+    def run(extractor: StandIn | None = None, **settings: Any) -> BuildReport:
         config = Config(
             **{
                 "image_dir": str(small_dataset),
@@ -57,7 +59,6 @@ def run_build(small_dataset: Path, tmp_path: Path) -> Build:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the image files that a build opens."""
     names: list[str] = []
-    file_bytes = builder.file_bytes
 
     def counted(path: str) -> object:
         names.append(os.path.basename(path))
@@ -529,7 +530,7 @@ def test_a_lost_or_damaged_file_beside_the_shards_costs_no_network(
 class Forbidden(StandIn):
     """Must not be asked for anything, because the error comes before."""
 
-    fingerprint = property(lambda _: pytest.fail("asked for its fingerprint"))  # type: ignore
+    fingerprint = property(lambda _: pytest.fail("asked for its fingerprint"))
 
     def __init__(self) -> None:
         pass
@@ -597,7 +598,7 @@ def test_an_image_that_goes_while_its_row_is_pruned_ends_as_bad(
     photo((0, 0, 0), 1).save(small_dataset / "cyan" / "new.jpg")
     writing = Cache.writing
 
-    def after_pruning(self: Cache, description: dict) -> object:
+    def after_pruning(self: Cache, description: dict[str, Any]) -> object:
         monkeypatch.setattr(Cache, "writing", writing)
         key = hashlib.sha256(gone.read_bytes()).digest()
         with report.cache.writing(None):

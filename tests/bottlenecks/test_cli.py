@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,9 @@ def below_a_file(root: Path) -> list[str]:
     return ["--image_dir", "Dataset", "--bottleneck_dir", "taken/cache"]
 
 
-BAD_INPUT = [
+Given = list[str] | Callable[[Path], list[str]]
+
+BAD_INPUT: list[tuple[Given, list[str]]] = [
     ([], ["--image_dir"]),
     (["--image_dir"], ["--image_dir"]),
     (["--image_dir", ""], ["--image_dir"]),
@@ -136,7 +139,7 @@ BAD_INPUT = [
 
 @pytest.mark.parametrize(("arguments", "mentions"), BAD_INPUT)
 def test_bad_input_is_one_line(
-    run: Run, small_dataset: Path, tmp_path: Path, arguments: object, mentions: list[str]
+    run: Run, small_dataset: Path, tmp_path: Path, arguments: Given, mentions: list[str]
 ) -> None:
     given = arguments(tmp_path) if callable(arguments) else arguments
     before = files_below(tmp_path)

@@ -11,7 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -146,7 +148,7 @@ def test_the_help_texts_of_the_dataclass_are_not_changed() -> None:
 
 
 def test_the_exit_code_is_that_of_main(capsys: pytest.CaptureFixture[str]) -> None:
-    assert [run(lambda code=code: code) for code in (0, 1)] == [0, 1]
+    assert [run(partial(int, code)) for code in (0, 1)] == [0, 1]
     assert capsys.readouterr() == ("", "")
 
 
@@ -211,8 +213,12 @@ def test_sigterm_ends_main_even_where_exceptions_are_swallowed() -> None:
 
 
 def test_help_goes_through_run_with_code_0() -> None:
+    def main() -> int:
+        parse("--help")
+        return 1
+
     with pytest.raises(SystemExit) as caught:
-        run(lambda: parse("--help") and 1)
+        run(main)
     assert caught.value.code == 0
 
 
@@ -272,11 +278,12 @@ raise SystemExit(run(main, finishes={finishes}))
     reader, writer = os.pipe()
     os.close(reader)
     other = "stderr" if stream == "stdout" else "stdout"
+    streams: dict[str, Any] = {stream: writer, other: subprocess.PIPE}
     try:
         result = subprocess.run(
             [sys.executable, "-c", program],
             cwd=tmp_path,
-            **{stream: writer, other: subprocess.PIPE},
+            **streams,
             timeout=60,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
@@ -377,7 +384,7 @@ def test_a_second_ctrl_c_does_not_cut_off_the_cleaning_up_of_the_first(
 def test_what_hangs_while_it_cleans_up_can_still_be_interrupted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(command, "_CLEANING_SECONDS", 0.05)
+    monkeypatch.setattr(command, "CLEANING_SECONDS", 0.05)
     ends = time.monotonic() + 20
 
     def main() -> int:
@@ -393,9 +400,13 @@ def test_what_hangs_while_it_cleans_up_can_still_be_interrupted(
 
 
 def test_ctrl_c_stays_ignored_where_the_shell_ignores_it() -> None:
+    def main() -> int:
+        signal.raise_signal(signal.SIGINT)
+        return 0
+
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        assert run(lambda: signal.raise_signal(signal.SIGINT) or 0) == 0
+        assert run(main) == 0
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, previous)

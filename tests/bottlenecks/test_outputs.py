@@ -12,6 +12,7 @@ import bottlenecks.cli
 import retrain.cli
 from bottlenecks import atomic, outputs
 from bottlenecks.errors import OutputError
+from bottlenecks.settings import Output
 from retrain.report.settings import MARKERS
 from tests.conftest import Call, assert_one_error_line
 from tests.standin import StandIn
@@ -212,4 +213,4 @@ def test_check_place_refuses_a_folder_without_permission(
 def test_no_output_lies_anywhere_in_a_folder_of_the_cache(tmp_path: Path) -> None:
     place = tmp_path / "cache" / f"inception_v3-{'a' * 12}" / "deep" / "er" / "graph.pb"
     with pytest.raises(OutputError, match="in a folder of the cache"):
-        outputs.check_writable([outputs.Output("output_graph", place)])
+        outputs.check_writable([Output("output_graph", place)])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -224,7 +225,9 @@ def test_a_picture_is_turned_upright_and_its_transparency_is_white(
     for name in ("turned.png", "clear.png"):
         with Image.open(tmp_path / name) as picture:
             (result,) = classifier.classify(picture)
-            assert picture.getpixel((0, 0))[:3] == (0, 0, 0)  # it is open, and as it was
+            corner = picture.getpixel((0, 0))
+            assert isinstance(corner, tuple)
+            assert corner[:3] == (0, 0, 0)  # it is open, and as it was
         (expected,) = classifier.classify(tmp_path / name)
         assert result.ranking == expected.ranking
 
@@ -307,7 +310,7 @@ def test_mean_and_deviation_are_what_is_fed(trained: Trained, classifier: Classi
 
 
 @pytest.mark.parametrize("size", [{"input_height": 224}, {"input_width": 300}])
-def test_a_size_that_the_graph_does_not_take(trained: Trained, size: dict[str, int]) -> None:
+def test_a_size_that_the_graph_does_not_take(trained: Trained, size: dict[str, Any]) -> None:
     with pytest.raises(GraphError, match="299 x 299"):
         Classifier(trained.graph, trained.labels, **size)
 

@@ -62,11 +62,17 @@ def test_a_missing_photo_does_not_keep_the_others_from_being_labelled(
     assert len(result.stderr.splitlines()) == 1
 
 
+def matched(line: str) -> re.Match[str]:
+    found = LINE.match(line)
+    assert found is not None, line
+    return found
+
+
 def test_several_photos_are_named(call: Call, files: list[str], photos: list[Path]) -> None:
     result = call(main, *photos, *files, "--num_top_predictions", "1")
     lines = result.stdout.splitlines()
     assert lines[::3] == list(map(str, photos))
-    assert [LINE.match(line)[1] for line in lines[1::3]] == list(COLOURS)
+    assert [matched(line)[1] for line in lines[1::3]] == list(COLOURS)
     assert lines[2::3] == [""] * 2  # between them
 
 
@@ -174,8 +180,8 @@ def test_input_and_output_layer(call: Call, files: list[str], photos: list[Path]
         result = call(main, photos[0], *files, *flags)
         assert result.returncode == 0, result.stderr
         assert result.stdout.split()[0] == usual.stdout.split()[0] == "cyan"
-        found = [float(LINE.match(line)[2]) for line in result.stdout.splitlines()]
-        expected = [float(LINE.match(line)[2]) for line in usual.stdout.splitlines()]
+        found = [float(matched(line)[2]) for line in result.stdout.splitlines()]
+        expected = [float(matched(line)[2]) for line in usual.stdout.splitlines()]
         assert found == pytest.approx(expected, abs=2e-5)
 
 

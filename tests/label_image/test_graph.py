@@ -173,7 +173,8 @@ def test_a_run_killed_between_the_two_renames_gives_no_wrong_names(
     graph, labels = tmp_path / "graph.pb", tmp_path / "labels.txt"
     write(graph, old, labels, ["ants", "bees", "wasps"])
     assert Classifier(graph, labels).labels == ["ants", "bees", "wasps"]
-    rename, renamed = os.replace, []
+    rename = os.replace
+    renamed: list[Path] = []
 
     def killed(source: Path, target: Path) -> None:
         if renamed:
@@ -264,9 +265,10 @@ def test_an_operation_that_has_no_place_in_a_classifier(
 def test_a_library_of_functions(tmp_path: Path) -> None:
     tf = import_tensorflow()
 
-    @tf.function
-    def double(x: Any) -> Any:
+    def twice(x: Any) -> Any:
         return 2 * x
+
+    double = tf.function(twice)
 
     def build(tf: Any) -> None:
         double(tf.compat.v1.placeholder(tf.float32, (), name="Placeholder"))
@@ -406,7 +408,7 @@ def of_another_size(tf: Any) -> None:
 def test_graphs_of_other_programs_work(tmp_path: Path, build: Callable[[Any], None]) -> None:
     graph = write_graph(tmp_path, build)
     labels = write_labels(tmp_path, b"cyan\nmagenta\nyellow\n")
-    paths = []
+    paths: list[Path] = []
     for label, colour in 2 * list(COLOURS.items()):
         paths.append(tmp_path / f"{len(paths)} {label}.png")
         photo(colour, len(paths)).save(paths[-1])

@@ -6,7 +6,9 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,7 +109,7 @@ def test_dashes_work_as_well(call: Call, dataset: Path, tmp_path: Path) -> None:
     assert "--graph a-b_c.pb --labels l-l.txt" in result.stdout  # how to use it
 
 
-def use_it(trained: Trained, **settings: str) -> str:
+def use_it(trained: Trained, **settings: Any) -> str:
     """The line that says how to use the classifier."""
     text = result_text(dataclasses.replace(trained.config, **settings), trained.result)
     (line,) = [line for line in text.splitlines() if line.startswith("use it  ")]
@@ -476,7 +478,7 @@ def _nothing(dataset: Path) -> None:
     (dataset.parent / "weights.h5").write_text("some text, long enough for a header")
 
 
-BAD_INPUTS = {
+BAD_INPUTS: dict[str, tuple[Callable[[Path], object], dict[str, object], list[str]]] = {
     "no folder": (_no_folder, {}, ["Dataset", "does not exist"]),
     "empty folder": (_empty_folder, {}, ["no images"]),
     "one label": (_one_label, {}, ["'cyan'", "two"]),

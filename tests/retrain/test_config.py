@@ -1,6 +1,7 @@
 """retrain.config: which settings are refused, and what the message names."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ NOT_AVAILABLE = [
 ]
 
 
-def config(**settings: object) -> Config:
+def config(**settings: Any) -> Config:
     return Config(**{"image_dir": "Dataset", **settings})
 
 

@@ -1,6 +1,8 @@
 """What a run prints: what a person reads."""
 
 import dataclasses
+import os
+import platform
 import re
 import sys
 from pathlib import Path
@@ -98,7 +100,7 @@ def test_a_speed_is_remembered_for_each_precision_of_a_machine(
     speeds.remember(folder, "float32", 16.0)
     assert speeds.remembered(folder, "float32") == 16.0
     assert speeds.remembered(folder, "bfloat16") == 28.12
-    monkeypatch.setattr(speeds.platform, "node", lambda: "another")
+    monkeypatch.setattr(platform, "node", lambda: "another")
     assert speeds.remembered(folder, "float32") is None
 
 
@@ -109,8 +111,8 @@ def test_a_speed_is_remembered_for_each_precision_of_a_machine(
 def test_a_file_of_speeds_that_lies_is_no_speed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
-    monkeypatch.setattr(speeds.platform, "node", lambda: "NAME")
-    monkeypatch.setattr(speeds.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(platform, "node", lambda: "NAME")
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     (tmp_path / speeds.SPEEDS_FILE).write_text(content.replace("NAME", "NAME 2"))
     assert speeds.remembered(tmp_path, "float32") is None
     speeds.remember(tmp_path, "float32", 3.0)

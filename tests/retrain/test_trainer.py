@@ -2,21 +2,20 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from bottlenecks.errors import ImageFolderError, OutputError, UsageError
+from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.row_spec import BOTTLENECK
 from bottlenecks.store import vectors
 from bottlenecks.store.vectors import InMemory, OnDisk
 from retrain import trainer
 from retrain.config import Config
 from retrain.evaluate import confusion_matrix, figures, most_confused, score, score_labels
-from retrain.report.summaries import Summaries
 from retrain.trainer import train
 from retrain.training.fitting import find_temperature
 from retrain.training.head import usual_l2
@@ -40,7 +39,8 @@ def test_it_learns_the_colours(trained: Trained) -> None:
     assert trained.result.test is not None
     assert trained.result.test.accuracy == 1.0
     assert trained.result.test.n == len(trained.dataset.testing) > 0
-    assert trained.result.test.misclassified == trained.result.test.most_confused == ()
+    assert trained.result.test.misclassified == ()
+    assert trained.result.test.most_confused == ()
 
 
 def test_the_test_figures_are_those_of_the_head_on_the_test_set(again: Again) -> None:
@@ -197,7 +197,8 @@ def test_folds_are_counted_before_training_too(
     monkeypatch.chdir(tmp_path)
     make_dataset(tmp_path / "Dataset", per_label=5)
     (tmp_path / "Dataset" / "cyan" / "cyan_000.jpg").write_bytes(b"no image")
-    monkeypatch.setattr(trainer, "_train", lambda *_: pytest.fail("it trains"))
+    for step in ("search", "fit_head"):
+        monkeypatch.setattr(trainer, step, lambda *_, **__: pytest.fail("it trains"))
     with pytest.raises(ImageFolderError, match=r"'cyan' has 4 images.*--data_health_folds"):
         train_colours(tmp_path, **settings)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["Dataset", "cache"]
@@ -247,17 +248,12 @@ def test_event_files_that_cannot_be_written_to_their_end_stop_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a full disk: TensorFlow's writer then raises an IndexError, among others."""
-    real = Summaries._write
-
-    def fail(self: Summaries, *arguments: Any, **value: Any) -> None:
-        for writer in self._writers.values():
-            writer.add_summary = broken
-        real(self, *arguments, **value)
 
     def broken(*_: object) -> None:
         raise IndexError("list index out of range")
 
-    monkeypatch.setattr(Summaries, "_write", fail)
+    writer = import_tensorflow().compat.v1.summary.FileWriter
+    monkeypatch.setattr(writer, "add_summary", broken)
     summaries, report = tmp_path / "events", tmp_path / "report"
     with pytest.raises(OutputError, match=r"--summaries_dir .*all else is done"):
         train_colours(
@@ -323,14 +319,13 @@ def test_a_grouping_that_cannot_be_meant_is_found_before_anything_is_computed(
     assert [path.name for path in tmp_path.iterdir()] == ["Dataset"]
 
 
-def test_a_ready_made_split_is_an_error_before_anything_is_computed(tmp_path: Path) -> None:
+def test_sets_without_labels_are_an_error_before_anything_is_computed(tmp_path: Path) -> None:
     for name in ("train", "validation"):
-        make_dataset(tmp_path / "Dataset" / name, per_label=4)
-    with pytest.raises(ImageFolderError, match="ready-made split"):
+        (tmp_path / "Dataset" / name).mkdir(parents=True)
+        photo((200, 0, 0), 1).save(tmp_path / "Dataset" / name / "a.jpg")
+    with pytest.raises(ImageFolderError, match="looks like a ready-made split"):
         train_colours(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["Dataset"]
-    run = train_colours(tmp_path, image_dir=str(tmp_path / "Dataset" / "train"))
-    assert run.result.labels == ("cyan", "magenta", "yellow")
 
 
 def test_calibration_divides_the_exported_logits(again: Again) -> None:
@@ -404,14 +399,14 @@ def test_vectors_on_the_disk_give_the_same_graph_byte_for_byte(
         monkeypatch.setattr(vectors, "MAX_IN_MEMORY", most * BOTTLENECK.nbytes)
         run = again(**settings)
         assert type(run.dataset.training.vectors) is type(run.dataset.testing.vectors) is kind
-        head = run.result.head
+        head, test = run.result.head, run.result.test
+        assert test is not None
         runs[kind] = (
             head.weights.tobytes(),
             head.bias.tobytes(),
             run.graph.read_bytes(),
             run.evaluations,
-            replace(run.result.test, confusion=None),
-            run.result.test.confusion.tolist(),
+            asdict(test) | {"confusion": test.confusion.tolist()},
         )
     assert runs[InMemory] == runs[OnDisk]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bottlenecks.network import bfloat16, inception
-from bottlenecks.network.bfloat16 import FLOAT32_CONVOLUTIONS, _diffused, _scale_for_exact, rounded
+from bottlenecks.network.bfloat16 import FLOAT32_CONVOLUTIONS, diffused, rounded, scale_for_exact
 from bottlenecks.network.bfloat16 import to_bfloat16 as rewrite
 from bottlenecks.network.frozen import import_frozen
 from bottlenecks.network.inception import InceptionV3
@@ -50,8 +50,10 @@ def near_ties() -> np.ndarray:
     [
         numbers(),
         near_ties(),
-        np.float32([0.0, -0.0, 1.0, -1.0, 3.4e38, -3.4e38, np.inf, -np.inf, 1e-45, -1e-40]),
-        np.float32([[1.003, -1.003], [1.005, 0.1]]),
+        np.array(
+            [0.0, -0.0, 1.0, -1.0, 3.4e38, -3.4e38, np.inf, -np.inf, 1e-45, -1e-40], np.float32
+        ),
+        np.array([[1.003, -1.003], [1.005, 0.1]], np.float32),
     ],
     ids=["numbers", "ties", "special", "matrix"],
 )
@@ -72,26 +74,27 @@ def test_ties_go_to_even() -> None:
 def test_scaled_biases_are_exact() -> None:
     bias = np.random.default_rng(0).normal(0, 0.5, 10_000).astype(np.float32)
     assert (rounded(bias) != bias).mean() > 0.9
-    scale = _scale_for_exact(bias)
-    assert (scale.shape, scale.dtype) == ((10_000,), np.float64)
+    scale = scale_for_exact(bias)
+    assert scale.shape == (10_000,)
+    assert scale.dtype == np.float64
     assert (np.abs(scale - 1) <= HALF_STEP).all()
     np.testing.assert_array_equal((bias * scale).astype(np.float32), rounded(bias))
 
 
 def test_a_bias_that_needs_no_scale_has_none() -> None:
-    bias = np.float32([0.0, -0.0, 1.0, -0.5, 0.0078125, 1.0078125])
-    np.testing.assert_array_equal(_scale_for_exact(bias), np.ones(6))
+    bias = np.array([0.0, -0.0, 1.0, -0.5, 0.0078125, 1.0078125], np.float32)
+    np.testing.assert_array_equal(scale_for_exact(bias), np.ones(6))
 
 
 def test_the_scale_of_the_smallest_biases_is_near_1_too() -> None:
     """A scale of 0 would make the next kernel infinite."""
-    scale = _scale_for_exact(np.float32([1e-41, -1e-41, 5e-41, 1e-45, 1e-38, -9e-31]))
+    scale = scale_for_exact(np.array([1e-41, -1e-41, 5e-41, 1e-45, 1e-38, -9e-31], np.float32))
     np.testing.assert_array_equal(scale, np.ones(6))  # as for 0
 
 
 def test_the_smallest_biases_that_are_scaled_are_exact() -> None:
-    bias = np.float32([1.1e-30, -1.234e-30, 3.3e-29])
-    scale = _scale_for_exact(bias)
+    bias = np.array([1.1e-30, -1.234e-30, 3.3e-29], np.float32)
+    scale = scale_for_exact(bias)
     assert ((scale != 1) & (np.abs(scale - 1) <= HALF_STEP)).all()
     np.testing.assert_array_equal((bias * scale).astype(np.float32), rounded(bias))
 
@@ -105,7 +108,7 @@ def kernel_of(height: int, width: int) -> np.ndarray:
 def test_a_diffused_kernel_carries_its_errors_on(height: int, width: int) -> None:
     kernel = kernel_of(height, width)
     before = kernel.copy()
-    got = _diffused(kernel)
+    got = diffused(kernel)
     assert got.shape == kernel.shape
     assert_bfloat16(got)
     np.testing.assert_array_equal(kernel, before)
@@ -125,12 +128,12 @@ def test_sums_over_a_diffused_kernel_are_closer_than_over_a_rounded_one() -> Non
     def error(of: Callable[[np.ndarray], np.ndarray]) -> float:
         return float(np.abs(of(kernel).sum(axis=(0, 1, 2), dtype=np.float64) - exact).mean())
 
-    assert 0 < error(_diffused) < 0.1 * error(rounded)
+    assert 0 < error(diffused) < 0.1 * error(rounded)
 
 
 def test_a_kernel_of_bfloat16_numbers_stays_as_it_is() -> None:
     kernel = rounded(kernel_of(3, 3))
-    np.testing.assert_array_equal(_diffused(kernel), kernel)
+    np.testing.assert_array_equal(diffused(kernel), kernel)
 
 
 # The whole network.
@@ -172,7 +175,7 @@ def pictures() -> np.ndarray:
     """Noise of all colours, and a little noise on orange, (2, 107, 107, 3) float32."""
     random = np.random.default_rng(0)
     noise = random.uniform(-1, 1, (107, 107, 3))
-    orange = np.float64([0.7, -0.3, -0.8]) + random.uniform(-0.2, 0.2, (107, 107, 3))
+    orange = np.array([0.7, -0.3, -0.8], np.float64) + random.uniform(-0.2, 0.2, (107, 107, 3))
     return np.stack([noise, orange]).astype(np.float32)
 
 
@@ -186,7 +189,8 @@ def run(graph_bytes: bytes) -> np.ndarray:
     with v1.Session(graph=graph) as session:
         initialise(session)
         vectors: np.ndarray = session.run(f"{BOTTLENECK_NODE}:0", {pixels: pictures()})
-    assert (vectors.shape, vectors.dtype) == ((2, 2048), np.float32)
+    assert vectors.shape == (2, 2048)
+    assert vectors.dtype == np.float32
     return vectors
 
 
@@ -238,9 +242,9 @@ def test_its_kernels_are_diffused(network: bytes, rewritten: bytes) -> None:
         [constants(parsed(graph), op)[FLOAT32_CONVOLUTIONS] for op in ("Conv2D", "BiasAdd")]
         for graph in (network, rewritten)
     )
-    expected = _diffused(kernel * _scale_for_exact(bias))
+    expected = diffused(kernel * scale_for_exact(bias))
     np.testing.assert_array_equal(got.astype(np.float32), expected)
-    assert (expected != rounded(kernel * _scale_for_exact(bias))).any()
+    assert (expected != rounded(kernel * scale_for_exact(bias))).any()
 
 
 def test_its_input_and_output_are_float32(rewritten: bytes) -> None:
@@ -265,7 +269,7 @@ def test_the_scales_of_the_channels_do_not_show(
     def powers_of_two(bias: np.ndarray) -> np.ndarray:
         return np.exp2(random.integers(-2, 3, len(bias)))
 
-    monkeypatch.setattr(bfloat16, "_scale_for_exact", powers_of_two)
+    monkeypatch.setattr(bfloat16, "scale_for_exact", powers_of_two)
     graph = rewrite(parsed(network)).SerializeToString()
     assert 1e-5 < distance(run(graph), reference) < 0.03
 
@@ -293,5 +297,5 @@ def test_the_extractor_rewrites_its_network_for_bfloat16_alone(
     monkeypatch.setattr(inception, "cpu_has_bfloat16", lambda: True)
     monkeypatch.setattr(bfloat16, "to_bfloat16", recorded)
     extractor = InceptionV3("random", model_dir, precision)
-    assert extractor._run is not None
+    assert extractor(np.zeros((1, 299, 299, 3), np.uint8)).shape == (1, 2048)
     assert asked == [precision] * (precision == "bfloat16")

@@ -50,7 +50,7 @@ def test_a_broken_graph_is_a_value_error() -> None:
 def test_of_very_many_large_constants_the_largest_become_variables(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(frozen, "_MOST_VARIABLES", 10)
+    monkeypatch.setattr(frozen, "MOST_VARIABLES", 10)
     with tf.Graph().as_default() as graph:
         for i in range(15):
             tf.identity(tf.constant(np.full((32, 32 + (i >= 5)), i, np.float32)))

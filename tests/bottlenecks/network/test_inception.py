@@ -14,7 +14,8 @@ import pytest
 
 from bottlenecks.errors import UsageError, WeightsError, WeightsUnavailableError
 from bottlenecks.network import inception
-from bottlenecks.network.inception import BOTTLENECK_NODE, INPUT_NODE, InceptionV3
+from bottlenecks.network.inception import InceptionV3
+from bottlenecks.network.names import BOTTLENECK_NODE, INPUT_NODE
 from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.network.weights import find_weights
 from tests.conftest import COLOURS, photo
@@ -33,7 +34,7 @@ def keras_model() -> Iterator[Any]:
 
     keras.config.set_image_data_format("channels_first")
     try:
-        yield inception._keras_model(find_weights("random", "nowhere"))
+        yield inception.keras_model(find_weights("random", "nowhere"))
         assert keras.config.image_data_format() == "channels_first"  # the user's own again
     finally:
         keras.config.set_image_data_format("channels_last")
@@ -61,7 +62,8 @@ def frozen_file(model_dir: Path) -> Path:
 def test_shape_and_dtype(extractor: InceptionV3) -> None:
     for count in (1, 3):
         vectors = extractor(pixels(*["cyan", "magenta", "yellow"][:count]))
-        assert (vectors.shape, vectors.dtype) == ((count, 2048), np.float32)
+        assert vectors.shape == (count, 2048)
+        assert vectors.dtype == np.float32
         assert np.isfinite(vectors).all()
 
 
@@ -87,7 +89,7 @@ def test_the_frozen_network_is_kept_and_used_again(
     kept = extractor.frozen
     path = frozen_file(model_dir)
     assert path.read_bytes() == kept
-    monkeypatch.setattr(inception, "_keras_model", must_not_build)
+    monkeypatch.setattr(inception, "keras_model", must_not_build)
     assert InceptionV3("random", model_dir).frozen == kept
     assert [p.name for p in model_dir.iterdir()] == [path.name]
 
@@ -105,7 +107,7 @@ def test_a_damaged_frozen_network_is_built_again_with_one_warning(
     copy = Path(shutil.copy(frozen_file(model_dir), tmp_path))
     data[len(data) // 2] ^= 1
     copy.write_bytes(data)
-    monkeypatch.setattr(inception, "_keras_model", lambda _: keras_model)
+    monkeypatch.setattr(inception, "keras_model", lambda _: keras_model)
     rebuilt = InceptionV3("random", tmp_path)
     assert_close(rebuilt(pixels("cyan")), extractor(pixels("cyan")))
     assert [str(copy) in record.getMessage() for record in caplog.records] == [True]
@@ -115,8 +117,8 @@ def test_a_damaged_frozen_network_is_built_again_with_one_warning(
 @pytest.fixture
 def quick_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Freezing gives a few bytes at once."""
-    monkeypatch.setattr(inception, "_keras_model", lambda weights: weights.sha256)
-    monkeypatch.setattr(inception, "_freeze", lambda sha256: f"frozen {sha256}".encode())
+    monkeypatch.setattr(inception, "keras_model", lambda weights: weights.sha256)
+    monkeypatch.setattr(inception, "freeze", lambda sha256: f"frozen {sha256}".encode())
 
 
 @pytest.mark.usefixtures("quick_network")
@@ -128,7 +130,7 @@ def test_a_network_that_cannot_be_kept_is_used_and_built_once(
     kept = extractor.frozen
     assert kept.startswith(b"frozen ")
     assert len(caplog.records) == 1
-    monkeypatch.setattr(inception, "_keras_model", must_not_build)
+    monkeypatch.setattr(inception, "keras_model", must_not_build)
     assert extractor.frozen == kept
     assert len(caplog.records) == 1
 
@@ -171,7 +173,7 @@ def test_each_weights_and_freeze_version_has_its_own_file(
     path = weights_file(tmp_path / "a.h5", 1)
     seen = {InceptionV3("random", models).frozen, InceptionV3(path, models).frozen}
     assert len(seen) == len(list(models.iterdir())) == 2
-    monkeypatch.setattr(inception, "_FREEZE_VERSION", "another")
+    monkeypatch.setattr(inception, "FREEZE_VERSION", "another")
     InceptionV3(path, models).frozen  # noqa: B018
     assert len({p.name.split("-")[1] for p in models.iterdir()}) == 3
 
@@ -212,8 +214,8 @@ def test_the_fingerprint_changes_with_what_changes_a_vector(
     monkeypatch.setattr(inception, "cpu_has_bfloat16", lambda: True)
     path = weights_file(tmp_path / "a.h5", 1)
 
-    def fingerprint(*settings: object, **more: object) -> str:
-        return InceptionV3(*settings, **more).fingerprint  # type: ignore[arg-type]
+    def fingerprint(*settings: Any, **more: Any) -> str:
+        return InceptionV3(*settings, **more).fingerprint
 
     seen = {
         fingerprint("random", tmp_path),
@@ -296,7 +298,8 @@ def test_bfloat16_falls_back_with_a_warning(
 def test_real_weights(real_weights: str, tmp_path: Path) -> None:
     extractor = InceptionV3(real_weights, tmp_path)
     together = extractor(pixels("cyan", "magenta", "yellow"))
-    assert (together.shape, together.dtype) == ((3, 2048), np.float32)
+    assert together.shape == (3, 2048)
+    assert together.dtype == np.float32
     assert_close(extractor(pixels("cyan")), together[:1])
     difference = np.linalg.norm(together[0] - together[1])
     assert difference > 0.05 * np.linalg.norm(together[0])

@@ -6,17 +6,16 @@ import importlib.util
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from bottlenecks.errors import WeightsError, WeightsUnavailableError
 from bottlenecks.network import weights
+from bottlenecks.network.names import IMAGENET, RANDOM
 from bottlenecks.network.weights import (
-    IMAGENET,
     KERAS_IMAGENET,
-    RANDOM,
     PublishedFile,
     check_weights_argument,
     fetch,
@@ -218,11 +217,15 @@ def test_arguments_that_pass(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("check", [check_weights_argument, lambda w: find_weights(w, "nowhere")])
 def test_arguments_that_do_not(
-    tmp_path: Path, name: str, error: type[WeightsError], reason: str, check: object
+    tmp_path: Path,
+    name: str,
+    error: type[WeightsError],
+    reason: str,
+    check: Callable[[str], object],
 ) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "text.h5").write_text("not weights")
     (tmp_path / "empty.h5").touch()
     with pytest.raises(error, match=reason) as caught:
-        check(str(tmp_path / name))  # type: ignore[operator]
+        check(str(tmp_path / name))
     assert str(tmp_path / name) in str(caught.value)

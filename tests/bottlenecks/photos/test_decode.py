@@ -9,6 +9,7 @@ import threading
 import time
 import zlib
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from bottlenecks.photos import decode as decode_module
 from bottlenecks.photos import shrink as shrink_module
 from bottlenecks.photos import structure
 from bottlenecks.photos.decode import MAX_JPEG_PIXELS, MAX_PIXELS, decode, decode_picture, thumbnail
+from bottlenecks.photos.shrink import shrink
 
 COLOUR = (200, 120, 40)
 SIZE = (8, 8)  # of most test pictures; `decode` is asked for the same
@@ -50,7 +52,8 @@ def tiff(tags: dict[int, int | tuple[int, ...]], order: str = "<") -> bytes:
 def one_colour(pixels: np.ndarray) -> list[float]:
     """The mean colour of pixels that all have about the same one."""
     assert np.ptp(pixels.astype(int), axis=(0, 1)).max() <= 2
-    return pixels.mean(axis=(0, 1)).tolist()
+    colour: list[float] = pixels.mean(axis=(0, 1)).tolist()
+    return colour
 
 
 def halves(size: tuple[int, int] = (40, 40)) -> Image.Image:
@@ -69,7 +72,9 @@ def exif(orientation: int) -> Image.Exif:
 
 
 def grey_of(colour: tuple[int, int, int]) -> int:
-    return Image.new("RGB", (1, 1), colour).convert("L").getpixel((0, 0))
+    level = Image.new("RGB", (1, 1), colour).convert("L").getpixel((0, 0))
+    assert isinstance(level, int)
+    return level
 
 
 def png(width: int, height: int, bits: int, colour_type: int, rows: bytes, *more: bytes) -> bytes:
@@ -107,7 +112,8 @@ def png(width: int, height: int, bits: int, colour_type: int, rows: bytes, *more
 def test_each_format(image_format: str, options: dict[str, object]) -> None:
     data = encode(Image.new("RGB", SIZE, COLOUR), image_format, **options)
     pixels = decode(data, SIZE)
-    assert (pixels.shape, pixels.dtype) == ((8, 8, 3), np.uint8)
+    assert pixels.shape == (8, 8, 3)
+    assert pixels.dtype == np.uint8
     assert one_colour(pixels) == pytest.approx(COLOUR, abs=3)
 
 
@@ -159,9 +165,9 @@ def test_black_and_white(image_format: str) -> None:
 def test_exif_orientation(image_format: str, orientation: int, size: tuple[int, int]) -> None:
     options = {"lossless": True} if image_format == "WEBP" else {}
     data = encode(halves(size), image_format, exif=exif(orientation), **options)
-    upright = Image.open(BytesIO(data))
-    upright.load()  # which turns a TIFF
-    upright = ImageOps.exif_transpose(upright).convert("RGB")
+    stored = Image.open(BytesIO(data))
+    stored.load()  # which turns a TIFF
+    upright = ImageOps.exif_transpose(stored).convert("RGB")
     expected = np.asarray(upright.resize((32, 24), Image.Resampling.BILINEAR), int)
     pixels = decode(data, (24, 32)).astype(int)
     assert np.abs(pixels - expected).max() <= 1
@@ -286,7 +292,7 @@ def test_each_mode_of_tiff(mode: str) -> None:
 
 
 def test_a_tile_that_takes_much_memory_is_not_decoded() -> None:
-    tags = {322: 65_536, 323: 65_536, 324: (8,), 325: (8,)}
+    tags: dict[int, int | tuple[int, ...]] = {322: 65_536, 323: 65_536, 324: (8,), 325: (8,)}
     tags |= {256: 8, 257: 8, 258: 8, 259: 5, 262: 1, 277: 1}
     with pytest.raises(BadImageError, match="MB of memory"):
         decode(tiff(tags))
@@ -312,7 +318,8 @@ def test_adobe_cmyk_is_not_inverted() -> None:
 def test_the_first_frame_of_an_animation(image_format: str) -> None:
     frames = [Image.new("RGB", SIZE, colour) for colour in (COLOUR, "blue", "white")]
     data = encode(frames[0], image_format, save_all=True, append_images=frames[1:], duration=50)
-    assert Image.open(BytesIO(data)).n_frames == 3
+    animation: Any = Image.open(BytesIO(data))
+    assert animation.n_frames == 3
     assert one_colour(decode(data, SIZE)) == pytest.approx(COLOUR, abs=8)
 
 
@@ -333,13 +340,13 @@ def test_a_big_jpeg_is_scaled_by_its_decoder(monkeypatch: pytest.MonkeyPatch) ->
     y, x = np.mgrid[0:1600, 0:2400]
     waves = np.stack([np.sin(x / 90), np.cos(y / 70), np.sin((x + y) / 110)], -1)
     data = encode(Image.fromarray((waves * 100 + 128).astype(np.uint8)), "JPEG", quality=95)
-    loaded = []
-    as_8_bit = shrink_module._as_8_bit
-    monkeypatch.setattr(
-        shrink_module,
-        "_as_8_bit",
-        lambda image, levels: loaded.append(image.size) or as_8_bit(image, levels),
-    )
+    loaded: list[tuple[int, int]] = []
+
+    def record(image: Image.Image, size: tuple[int, int]) -> Any:
+        loaded.append(image.size)
+        return shrink(image, size)
+
+    monkeypatch.setattr(decode_module, "shrink", record)
     pixels = decode(data).astype(int)
     assert loaded == [(1200, 800)]  # by 1/2: 1/4 would be less than twice 299
     whole = Image.open(BytesIO(data)).resize((299, 299), Image.Resampling.BILINEAR)
@@ -419,14 +426,13 @@ def test_pillows_own_limit_plays_no_part(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_big_image_is_decoded_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = []
-    load = decode_module._load
+    threads: list[threading.Thread] = []
 
-    def record(*arguments: object) -> object:
+    def record(image: Image.Image, size: tuple[int, int]) -> Any:
         threads.append(threading.current_thread())
-        return load(*arguments)
+        return shrink(image, size)
 
-    monkeypatch.setattr(decode_module, "_load", record)
+    monkeypatch.setattr(decode_module, "shrink", record)
     data = encode(Image.new("RGB", (8, 8)), "PNG")
     small = decode(data)
     monkeypatch.setattr(decode_module, "LARGE_MEMORY", 64)
@@ -449,7 +455,7 @@ def test_shrinking_in_strips_changes_little(
         picture.putalpha(Image.fromarray((np.sin(x / 50) * 100 + 128).astype(np.uint8)))
     data = encode(picture, "PNG")
     whole = decode(data, (40, 50)).astype(int)
-    monkeypatch.setattr(shrink_module, "_STRIP_PIXELS", 20_000)
+    monkeypatch.setattr(shrink_module, "STRIP_PIXELS", 20_000)
     difference = np.abs(decode(data, (40, 50)) - whole)
     assert difference.max() <= 4  # sides that no factor divides are not stretched, either
     assert difference.mean() < 0.5
@@ -555,7 +561,8 @@ def test_a_thumbnail_has_the_image_s_proportions(
 ) -> None:
     options = {"lossless": True} if image_format == "WEBP" else {}
     pixels = thumbnail(encode(Image.new("RGB", size, COLOUR), image_format, **options), 100)
-    assert (pixels.shape, pixels.dtype) == (shape, np.uint8)
+    assert pixels.shape == shape
+    assert pixels.dtype == np.uint8
     assert one_colour(pixels) == pytest.approx(COLOUR, abs=4)
 
 
@@ -569,9 +576,9 @@ def test_a_thumbnail_of_a_line_is_a_line(size: tuple[int, int], shape: tuple[int
 def test_a_thumbnail_is_upright(image_format: str, orientation: int) -> None:
     options = {"lossless": True} if image_format == "WEBP" else {"quality": 95}
     data = encode(halves((80, 40)), image_format, exif=exif(orientation), **options)
-    upright = Image.open(BytesIO(data))
-    upright.load()  # which turns a TIFF
-    upright = ImageOps.exif_transpose(upright).convert("RGB")
+    stored = Image.open(BytesIO(data))
+    stored.load()  # which turns a TIFF
+    upright = ImageOps.exif_transpose(stored).convert("RGB")
     expected = np.asarray(upright.resize((upright.width // 2, upright.height // 2)), int)
     pixels = thumbnail(data, 40).astype(int)
     assert pixels.shape == expected.shape
@@ -614,7 +621,8 @@ def heic(image: Image.Image, **options: object) -> bytes:
 def test_heic() -> None:
     data = heic(Image.new("RGB", (64, 48), COLOUR))
     pixels = decode(data)
-    assert (pixels.shape, pixels.dtype) == ((299, 299, 3), np.uint8)
+    assert pixels.shape == (299, 299, 3)
+    assert pixels.dtype == np.uint8
     assert one_colour(pixels) == pytest.approx(COLOUR, abs=4)
     assert thumbnail(data, 32).shape == (24, 32, 3)
 

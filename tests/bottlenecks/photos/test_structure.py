@@ -117,8 +117,8 @@ def never_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     def opened(_: object) -> None:
         raise AssertionError("it was handed to Pillow")
 
-    for image_format in list(decode_module._OPENERS):
-        monkeypatch.setitem(decode_module._OPENERS, image_format, opened)
+    for image_format in list(decode_module.OPENERS):
+        monkeypatch.setitem(decode_module.OPENERS, image_format, opened)
 
 
 @pytest.mark.usefixtures("never_opened")

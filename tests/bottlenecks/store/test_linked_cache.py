@@ -123,11 +123,16 @@ def linked(cache: Cache, tmp_path: Path) -> Path:
 
 def test_a_linked_cache_folder_is_refused_and_untouched(linked: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in linked.iterdir()}
+
+    def remove_all() -> None:
+        for one in find_caches(tmp_path / "cache"):
+            one.remove()
+
     for use in (
         lambda: work(tmp_path),
         lambda: inspect(tmp_path / "cache"),
         lambda: prune(plan_pruning(tmp_path / "cache", [], tmp_path / "Dataset")),
-        lambda: [one.remove() for one in find_caches(tmp_path / "cache")],
+        remove_all,
     ):
         with pytest.raises(CacheError, match="is a link, which is not followed"):
             use()

@@ -127,7 +127,7 @@ def test_a_file_system_without_locks_warns_and_goes_on(
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(lock.fcntl, "flock", no_locks)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     with lock.exclusive(tmp_path):
         pass
     assert [str(tmp_path) in record.getMessage() for record in caplog.records] == [True]
@@ -139,7 +139,7 @@ def test_another_error_of_locking_is_raised(
     def broken(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(lock.fcntl, "flock", broken)
+    monkeypatch.setattr(fcntl, "flock", broken)
     with pytest.raises(OSError, match="Input/output"), lock.exclusive(tmp_path):
         raise AssertionError("went on without the lock")
 

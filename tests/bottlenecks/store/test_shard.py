@@ -50,7 +50,8 @@ def test_round_trip(count: int) -> None:
     np.testing.assert_array_equal(got_keys, keys)
     np.testing.assert_array_equal(got_vectors, vectors)
     np.testing.assert_array_equal(unpack_keys(name, image, FINGERPRINT, BOTTLENECK), keys)
-    assert (got_keys.dtype, got_vectors.dtype) == (np.uint8, np.float32)
+    assert got_keys.dtype == np.uint8
+    assert got_vectors.dtype == np.float32
 
 
 @pytest.mark.parametrize("count", [1, 127, 128, 129, 1000])
@@ -61,7 +62,8 @@ def test_each_vector_lies_at_its_offset(count: int) -> None:
 
 
 def assert_vectors_at(offsets: np.ndarray, image: bytes, vectors: np.ndarray) -> None:
-    assert (offsets.shape, offsets.dtype) == ((len(vectors),), np.int64)
+    assert offsets.shape == (len(vectors),)
+    assert offsets.dtype == np.int64
     found = [np.frombuffer(image, "<f4", 2048, offset) for offset in offsets]
     np.testing.assert_array_equal(found, vectors)
 
@@ -403,7 +405,7 @@ def test_a_chunk_beyond_the_end_of_the_file_is_damage(address: int) -> None:
     at = chunk_address(IMAGE)
     image[at : at + 8] = address.to_bytes(8, "little")
     with pytest.raises(DamagedShardError):
-        row_offsets(name_of(image), bytes(image), FINGERPRINT, BOTTLENECK)
+        row_offsets(name_of(bytes(image)), bytes(image), FINGERPRINT, BOTTLENECK)
 
 
 def test_no_crafted_structure_leads_out_of_the_file() -> None:

@@ -5,8 +5,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -22,6 +23,9 @@ SHARDS = (130, 1, 128, 7)  # rows; a chunk of a shard has 128
 ROWS = sum(SHARDS)
 X = np.random.default_rng(0).random((ROWS, 2048), np.float32)
 KEYS = [i.to_bytes(32, "big") for i in range(ROWS)]
+
+DESCRIPTORS = Path("/proc/self/fd")  # links to what this process has open
+needs_proc = pytest.mark.skipif(not DESCRIPTORS.exists(), reason="nothing tells what is open")
 
 Make = Callable[[Cache, Iterable[bytes]], Vectors]
 
@@ -72,6 +76,15 @@ def put_rows(cache: Cache, x: np.ndarray) -> Path:
     return put_shards(cache, [(name, image)]).folder / name
 
 
+def open_files(cache: Cache) -> list[Path]:
+    """The shards that this process has open, each as often as it has it open."""
+    found = []
+    for descriptor in DESCRIPTORS.iterdir():
+        with suppress(FileNotFoundError):  # that of the folder itself
+            found.append(descriptor.readlink())
+    return sorted(path for path in found if path.parent == cache.folder)
+
+
 def everything(vectors: Vectors) -> np.ndarray:
     return vectors.take(np.arange(len(vectors)))
 
@@ -103,7 +116,8 @@ def test_any_rows_are_those_that_the_cache_reads(
     found = make(cache, keys)
     taken = found.take(rows)
     assert len(found) == len(SOME)
-    assert (taken.shape, taken.dtype) == ((len(rows), 2048), np.float32)
+    assert taken.shape == (len(rows), 2048)
+    assert taken.dtype == np.float32
     np.testing.assert_array_equal(taken, cache.read(keys[i] for i in rows))
     np.testing.assert_array_equal(taken, X[SOME[rows]])
 
@@ -147,33 +161,34 @@ def test_a_selection_from_disk_reads_nothing_and_outlives_its_source(
 ) -> None:
     found = OnDisk(cache, KEYS)
     with monkeypatch.context() as patch:
-        patch.setattr(vectors, "_read_into", lambda *_: pytest.fail("read a row"))
+        patch.setattr(vectors, "read_into", lambda *_: pytest.fail("read a row"))
         selected = found.select(SOME)
     del found
     np.testing.assert_array_equal(everything(selected), X[SOME])
 
 
+@needs_proc
 def test_files_are_closed_when_nobody_reads_from_them_any_more(cache: Cache) -> None:
     found = OnDisk(cache, KEYS)
-    files = list(found._files)
-    assert len(files) == len(SHARDS)
+    assert open_files(cache) == shards(cache)
     selected = found.select(SOME).select(np.arange(5))
     del found
-    assert not any(file.closed for file in files)  # the selection still needs them
+    assert open_files(cache) == shards(cache)  # the selection still needs them
     np.testing.assert_array_equal(everything(selected), X[SOME[:5]])
     del selected
-    assert all(file.closed for file in files)
+    assert open_files(cache) == []
 
 
+@needs_proc
 def test_a_stream_that_is_not_at_its_end_keeps_the_files_open(cache: Cache) -> None:
     found = OnDisk(cache, KEYS)
-    files, stream = list(found._files), found.stream(np.split(CHANCE, 50))
+    stream = found.stream(np.split(CHANCE, 50))
     next(stream)
     del found
-    assert not any(file.closed for file in files)
+    assert open_files(cache) == shards(cache)
     np.testing.assert_array_equal(np.concatenate([x for _, x in stream]), X[CHANCE[10:]])
     del stream
-    assert all(file.closed for file in files)
+    assert open_files(cache) == []
 
 
 @pytest.mark.parametrize("size", [1, 3, 40])
@@ -208,7 +223,7 @@ def test_a_stream_takes_no_more_batches_ahead_than_it_may(cache: Cache) -> None:
         rows, x = next(stream)
         np.testing.assert_array_equal(x, X[rows])
         assert rows.tolist() == [i]
-    assert next(taken) <= 5 + vectors._AHEAD
+    assert next(taken) <= 5 + vectors.AHEAD
     stream.close()
 
 
@@ -218,7 +233,7 @@ def test_a_stream_that_is_stopped_early_leaves_no_thread(cache: Cache, stop: str
     stream = OnDisk(cache, KEYS).stream(endless)
     assert reading_threads() == []  # it has not begun
     next(stream)
-    assert len(reading_threads()) == vectors._READERS
+    assert len(reading_threads()) == vectors.READERS
     if stop == "close":
         stream.close()
     else:
@@ -230,13 +245,13 @@ def test_rows_are_read_in_the_order_in_which_they_lie_on_the_disk(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     places: list[tuple[int, int]] = []
-    read_into = vectors._read_into
+    read_into = vectors.read_into
 
     def seen(file: BinaryIO, offset: int, row: np.ndarray) -> None:
         places.append((file.fileno(), offset))
         read_into(file, offset, row)
 
-    monkeypatch.setattr(vectors, "_read_into", seen)
+    monkeypatch.setattr(vectors, "read_into", seen)
     OnDisk(cache, KEYS).take(SOME)
     assert len(places) == len(SOME)
     files = [number for number, _ in itertools.groupby(places, lambda place: place[0])]
@@ -321,7 +336,7 @@ def test_both_ways_of_reading_give_the_same_rows(cache: Cache) -> None:
 class SlowToSeek:
     """A file that lets another thread in between seeking and reading."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Any) -> None:
         self._file = file
 
     def seek(self, offset: int) -> None:
@@ -329,17 +344,25 @@ class SlowToSeek:
         time.sleep(0.001)
 
     def readinto(self, row: np.ndarray) -> int:
-        count: int = self._file.readinto(row)  # type: ignore[attr-defined]
+        count: int = self._file.readinto(row)
         return count
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def test_without_preadv_one_thread_at_a_time_seeks_and_reads(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(os, "preadv", raising=False)
+    open_rows = cache.open_rows
+
+    def slow_to_seek(keys: Iterable[bytes]) -> tuple[list[SlowToSeek], np.ndarray, np.ndarray]:
+        files, file_of, offset = open_rows(keys)
+        return [SlowToSeek(file) for file in files], file_of, offset
+
+    monkeypatch.setattr(cache, "open_rows", slow_to_seek)
     found = OnDisk(cache, KEYS)
-    files = found._files  # they are closed when nobody has them
-    found._files = [SlowToSeek(file) for file in files]  # type: ignore[assignment]
     for rows, x in found.stream(CHANCE[:60].reshape(20, 3)):
         np.testing.assert_array_equal(x, X[rows])
 

@@ -77,7 +77,7 @@ def test_a_name_that_is_not_utf8_is_hashed_by_its_bytes() -> None:
 @pytest.mark.parametrize(("validation", "testing"), [(10, 10), (1, 1), (40, 40), (0, 25)])
 def test_many_images_spread_as_asked(validation: int, testing: int) -> None:
     total = 20_000
-    counts = Counter(split_label(names(total), validation, testing).values())
+    counts: Counter[str] = Counter(split_label(names(total), validation, testing).values())
     shares = {
         "validation": validation,
         "testing": testing,

@@ -32,7 +32,8 @@ def client(graph: bytes) -> Callable[..., Any]:
     graph_def.ParseFromString(graph)
     with tf.Graph().as_default() as loaded:
         tf.import_graph_def(graph_def, name="")
-    return tf.compat.v1.Session(graph=loaded).run
+    run: Callable[..., Any] = tf.compat.v1.Session(graph=loaded).run
+    return run
 
 
 def encoded(image: Image.Image, image_format: str) -> bytes:
@@ -102,7 +103,7 @@ def test_png_bytes_of_other_modes_are_read(run: Callable[..., Any], mode: str) -
 @pytest.fixture(scope="module")
 def head() -> Head:
     weights = np.random.default_rng(0).normal(0, 0.01, (2048, 4)).astype(np.float32)
-    return Head(weights, np.float32([0, 1, 2, 3]))
+    return Head(weights, np.array([0, 1, 2, 3], np.float32))
 
 
 @pytest.fixture(scope="module")

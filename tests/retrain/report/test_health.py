@@ -86,7 +86,7 @@ def pairs(problems: Iterable[Problem]) -> set[frozenset[str]]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer steps, for tests that are not about wrong labels."""
-    monkeypatch.setattr(health, "_STEPS", 20)
+    monkeypatch.setattr(health, "STEPS", 20)
 
 
 def test_each_copy_is_of_its_kind_and_nothing_else_is_a_copy(quick: None) -> None:
@@ -215,7 +215,7 @@ def test_the_search_in_fewer_numbers_finds_what_the_exact_one_does(quick: None) 
 @pytest.mark.parametrize("columns", [20, 640, 1343, 1344, 1345, 5000])
 def test_the_largest_of_many_are_those_of_a_whole_sort(columns: int) -> None:
     values = np.random.default_rng(columns).standard_normal((30, columns)).astype(np.float32)
-    found = np.sort(near._largest(values, 20), axis=1)
+    found = np.sort(near.largest(values, 20), axis=1)
     np.testing.assert_array_equal(found, np.sort(np.argsort(-values, axis=1)[:, :20], axis=1))
 
 

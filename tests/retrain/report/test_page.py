@@ -18,10 +18,10 @@ from retrain.cli import main
 from retrain.config import Config
 from retrain.evaluate import Confusion, LabelScore
 from retrain.report.health import Problem, table
-from retrain.report.page import METRICS_FILE, html, metrics, write_report
+from retrain.report.page import html, metrics, write_report
 from retrain.report.results import Misclassified, TrainingResult
 from retrain.report.results import Test as Tested
-from retrain.report.settings import DATA_HEALTH_FILE, REPORT_FILE
+from retrain.report.settings import DATA_HEALTH_FILE, METRICS_FILE, REPORT_FILE
 from tests.conftest import COLOURS, Call, Trained, make_dataset, photo, train_colours
 from tests.standin import StandIn
 

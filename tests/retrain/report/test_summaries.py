@@ -191,9 +191,10 @@ def test_tensorboard_reads_a_training_run(tmp_path: Path) -> None:
     )
     train, validation = (tensorboard(summaries / name) for name in ("train", "validation"))
     for tag in TAGS:
-        assert scalars(train, tag) == [
+        expected: list[tuple[int, Any]] = [
             (e.step, pytest.approx(getattr(e.train, tag), rel=1e-6)) for e in trained.evaluations
         ]
+        assert scalars(train, tag) == expected
         assert [step for step, _ in scalars(validation, tag)] == [10, 20, 30]
     histograms = train.Histograms("weights")
     assert [event.step for event in histograms] == [10, 20, 30]

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def overlapping(
     return Dataset(labels, Subset(images, Watched(x), given), sets)
 
 
-def config(**settings: object) -> Config:
+def config(**settings: Any) -> Config:
     values = {"how_many_training_steps": 200, "learning_rate": 0.02, "train_batch_size": 20}
     return Config(**{"image_dir": "Dataset", **values, **settings})
 
@@ -276,8 +277,14 @@ def test_each_evaluation_is_told_with_the_weights_as_they_are() -> None:
     fitted = fit_head(config(), dataset, 0.0, lambda e, w: told.append((e.step, w.copy())))
     assert [step for step, _ in told] == [e.step for e in fitted.evaluations]
     fit = Fit(
-        *(dataset.training.vectors, dataset.training.y, 3),
-        **{"steps": 200, "batch_size": 20, "learning_rate": 0.02, "seed": 0, "l2": 0.0},
+        dataset.training.vectors,
+        dataset.training.y,
+        3,
+        steps=200,
+        batch_size=20,
+        learning_rate=0.02,
+        seed=0,
+        l2=0.0,
     )
     done = 0
     for step, weights in told:
@@ -404,7 +411,7 @@ def test_copies_do_not_vouch_for_each_other_in_the_choice_of_the_step() -> None:
     def copied(dataset: Dataset, times: int) -> Dataset:
         counts = np.where(dataset.set_of == "validation", times, 1)
         rows = np.repeat(np.arange(len(counts)), counts)
-        images = [dataset.everything.images[row] for row in rows]
+        images = [dataset.everything.images[row] for row in rows.tolist()]
         everything = Subset(
             images, InMemory(dataset.everything.x[rows]), dataset.everything.y[rows]
         )

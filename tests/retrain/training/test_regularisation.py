@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,8 @@ def test_rightly_labelled_and_overlapping_images_keep_about_the_usual_strength()
 @pytest.mark.parametrize("thorough", [False, True])
 def test_wrong_labels_ask_for_a_stronger_penalty_and_easy_ones_for_a_weaker(thorough: bool) -> None:
     times = []
-    for settings in ({"distance": 0.5}, {}, {"distance": 0.12, "wrong": 0.6}):
+    kinds: list[dict[str, Any]] = [{"distance": 0.5}, {}, {"distance": 0.12, "wrong": 0.6}]
+    for settings in kinds:
         found = search(made_up(**settings), thorough=thorough)
         assert found is not None
         times.append(found.times_the_usual)
@@ -132,7 +134,7 @@ def test_with_class_balance_rare_labels_count_as_much() -> None:
 
 
 def test_it_is_seeded_and_reads_training_images_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(regularisation, "_QUICK_CELLS", 3 * 40**2)
+    monkeypatch.setattr(regularisation, "QUICK_CELLS", 3 * 40**2)
     dataset = made_up()
     first, again, other = (search(dataset, seed=seed) for seed in (1, 1, 2))
     assert first == again != other
@@ -146,9 +148,9 @@ def test_it_is_seeded_and_reads_training_images_alone(monkeypatch: pytest.Monkey
 def test_too_few_or_too_many_are_not_searched_unless_asked(
     monkeypatch: pytest.MonkeyPatch, per_label: int, classes: int
 ) -> None:
-    monkeypatch.setattr(regularisation, "_QUICK_CELLS", 2**13)
+    monkeypatch.setattr(regularisation, "QUICK_CELLS", 2**13)
     assert search(made_up(per_label, classes)) is None
-    monkeypatch.setattr(regularisation, "_THOROUGH_CELLS", 400)
+    monkeypatch.setattr(regularisation, "THOROUGH_CELLS", 400)
     assert search(made_up(per_label, classes), thorough=True) is not None
 
 
