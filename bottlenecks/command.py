@@ -80,8 +80,8 @@ class Parser(argparse.ArgumentParser):
         """
         types = typing.get_type_hints(settings)
         groups = {FIRST: self.add_argument_group(FIRST)}
-        owners = [c for c in settings.__mro__ if issubclass(c, Settings)]  # as it names its bases
-        for owner in owners:
+        own, *bases = (c for c in settings.__mro__ if issubclass(c, Settings))
+        for owner in (*bases, own):  # in the order in which it names its bases
             for field in dataclasses.fields(settings):
                 if field.name not in vars(owner).get("__annotations__", {}):
                     continue

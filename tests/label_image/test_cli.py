@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from label_image import cli
 from label_image.cli import main
 from retrain.export.frozen_graph import graph_bytes, write
 from retrain.training.head import Head
@@ -252,3 +253,21 @@ def test_a_usage_error_needs_no_tensorflow() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout == "2 False\n"
+
+
+@pytest.mark.parametrize("to_a_file", [True, False])
+def test_a_bar_shows_on_stderr_when_the_labels_go_to_a_file(
+    call: Call,
+    files: list[str],
+    photos: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    to_a_file: bool,
+) -> None:
+    """As pytest's own capturing is a file; a terminal would show labels and bar in each other."""
+    monkeypatch.setattr(cli, "BAR_SECONDS", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: not to_a_file, raising=False)
+    result = call(main, *photos, *files)
+    assert ("photos" in result.stderr) == to_a_file
+    assert len([line for line in result.stdout.splitlines() if LINE.match(line)]) == 9
+    assert "photos:" not in call(main, photos[0], *files).stderr  # one is no matter of waiting
