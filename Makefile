@@ -27,9 +27,10 @@ lint: $(VENV)/installed-tools  ## ruff's checks and format, mypy
 
 bottlenecks: IMAGE_DIR ?= Dataset
 bottlenecks: image_dir $(VENV)/installed  ## stage one alone: make bottlenecks [IMAGE_DIR=Dataset] [ARGS="--flag ..."]
-	$(BIN)/python -m bottlenecks --image_dir '$(IMAGE_DIR)' $(ARGS)
+	$(BIN)/python -m bottlenecks --image_dir='$(subst ','\'',$(IMAGE_DIR))' $(ARGS)
 image_dir:
-	@test -e '$(IMAGE_DIR)' || { echo 'error: there is no folder $(IMAGE_DIR);' \
+	@test -e './$(subst ','\'',$(IMAGE_DIR))' -o -e '$(subst ','\'',$(IMAGE_DIR))' || { \
+	  echo 'error: there is no folder $(subst ','\'',$(IMAGE_DIR));' \
 	  'name yours: make bottlenecks IMAGE_DIR=FOLDER' >&2; exit 2; }
 
 ifdef WEIGHTS

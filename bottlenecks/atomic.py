@@ -55,8 +55,11 @@ def _own_tag() -> str:
 
 
 def _this_machine() -> int:
+    """Of a machine since its start, and of a container in it, whose processes have own numbers."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink(
+            "/proc/self/ns/pid"
+        )
     except OSError:
         boot = ""
     return zlib.crc32(f"{platform.node()} {boot}".encode())

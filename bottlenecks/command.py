@@ -99,15 +99,19 @@ class Parser(argparse.ArgumentParser):
         arguments = list(sys.argv[1:] if argv is None else argv)
         flags_end = arguments.index("--") if "--" in arguments else len(arguments)
         arguments[:flags_end] = map(_with_underscores, arguments[:flags_end])
+        for argument in arguments[:flags_end]:  # before what is missing: it may be meant by it
+            name = argument.split("=")[0]
+            if name.startswith("--") and name not in self._option_string_actions:
+                meant = self._meant_by(name)
+                hint = f"did you mean {meant}?" if meant else "it is none of this command"
+                self.error(f"unknown argument {shown(name)}; {hint}")
         # Names may stand between flags, but argparse cannot have both that and "--".
         mixed = flags_end == len(arguments)
         parse = self.parse_known_intermixed_args if mixed else self.parse_known_args
         values, unknown = parse(arguments)
         if unknown:
             name = unknown[0].split("=")[0]
-            meant = self._meant_by(name)
-            hint = f"did you mean {meant}?" if meant else "--help lists what there is"
-            self.error(f"unknown argument {shown(name)}; {hint}")
+            self.error(f"unknown argument {shown(name)}")
         return vars(values)
 
     def _meant_by(self, name: str) -> str:
@@ -118,8 +122,9 @@ class Parser(argparse.ArgumentParser):
             return usual
         words = name.lstrip("-").lower().split("_")
         within = [flag for flag in flags if set(words) <= set(flag.lstrip("-").split("_"))]
-        close = within or difflib.get_close_matches(name, flags, n=1)
-        return close[0] if close else ""
+        names = {flag.lstrip("-"): flag for flag in flags}
+        close = difflib.get_close_matches(name.lstrip("-"), names, n=1, cutoff=0.7)
+        return within[0] if within else names[close[0]] if close else ""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} ({self.prog} --help explains)")

@@ -15,6 +15,7 @@ LEAST_IMAGES = 200  # of a run that is remembered: fewer say little
 SPEEDS_FILE = "speeds.json"
 # On a machine of which nothing is known: 2 cores gave 16 images a second in float32.
 USUAL_PER_CORE = 8.0
+_SLOWEST, _FASTEST = 0.01, 1e6  # what is beyond was not measured
 
 
 def remember(model_dir: str | os.PathLike[str], precision: str, images_per_second: float) -> None:
@@ -33,8 +34,9 @@ def remembered(model_dir: str | os.PathLike[str], precision: str) -> float | Non
     """Images a second that a run on this machine had, or None."""
     machine = read_json(Path(model_dir) / SPEEDS_FILE).get(_machine())
     speed = machine.get(precision) if isinstance(machine, dict) else None
-    is_speed = isinstance(speed, int | float) and 0 < speed < float("inf")
-    return float(speed) if is_speed and speed is not None else None
+    if isinstance(speed, bool) or not isinstance(speed, int | float):
+        return None
+    return float(speed) if _SLOWEST < speed < _FASTEST else None
 
 
 def _machine() -> str:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from bottlenecks.settings import Settings, flag, require
 
@@ -12,6 +13,8 @@ FORMATS = ("text", "json", "csv")
 @dataclass(frozen=True, kw_only=True)
 class Config(Settings):
     """How to label. What is None is read from the graph. Raises `UsageError`."""
+
+    title: ClassVar[str] = "how to label"
 
     graph: str = flag("retrained_graph.pb", "the graph that retrain wrote", metavar="FILE")
     labels: str = flag("retrained_labels.txt", "its labels, one a line", metavar="FILE")

@@ -27,7 +27,11 @@ def command() -> NoReturn:
 
 
 def _main(argv: Sequence[str] | None, extractor: "NetworkExtractor | None") -> int:
-    parser = Parser(prog="python -m retrain", description=DESCRIPTION)
+    parser = Parser(
+        prog="python -m retrain",
+        usage="python -m retrain --image_dir DIR [flags]",
+        description=DESCRIPTION,
+    )
     parser.add_flags(Config)
     parser.add_argument_group("instead of a run").add_argument(
         "--dry_run",

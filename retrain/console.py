@@ -49,7 +49,7 @@ class Console(Listener):
         self.hint = _hint(self._config, report)
         print(summary(report), flush=True)
         if report.sets:
-            print(_ready_made(report.sets))
+            print(_ready_made(self._config, report.sets))
 
     def split(self, dataset: Dataset) -> None:
         print(
@@ -57,8 +57,8 @@ class Console(Listener):
             f"{len(dataset.validation)}, testing on {len(dataset.testing)}."
         )
         if dataset.left_out:
-            belong = ", or of a group of theirs" if self._config.group_by else ""
-            print(f"Left out: {dataset.left_out} copies of images in another set{belong}.")
+            what = "images whose copy or group is" if self._config.group_by else "copies of images"
+            print(f"Left out: {dataset.left_out} {what} in another set.")
 
     def stepped(self, step: int) -> None:
         self._steps(step, self._config.how_many_training_steps)
@@ -143,11 +143,14 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {left} s"
 
 
-def _ready_made(sets: Mapping[str, str]) -> str:
+def _ready_made(config: Config, sets: Mapping[str, str]) -> str:
     """Which folders were taken for which sets."""
     names = ("training", "validation", "testing")
     given = ", ".join(f"{name} from {shown(sets[name])}" for name in names if name in sets)
-    missing = " and ".join(name for name in names[1:] if name not in sets)
+    shares = (config.validation_percentage, config.testing_percentage)
+    missing = " and ".join(
+        name for name, share in zip(names[1:], shares, strict=True) if name not in sets and share
+    )
     rest = f"\n                {missing} split off the training images" if missing else ""
     return f"split           {given}{rest}"
 
@@ -162,10 +165,11 @@ def plan_text(config: Config, plan: Plan) -> str:
     lines = [f"{sum(plan.counts.values())} images of {len(plan.counts)} labels:"]
     lines += [f"  {label:<{width}}  {count:>7}" for label, count in plan.counts.items()]
     if plan.folder.sets:
-        lines.append(_ready_made(plan.folder.sets))
+        lines.append(_ready_made(config, plan.folder.sets))
     lines.append(
         f"\nWould train on {plan.sets['training']}, validate on {plan.sets['validation']} and test "
-        f"on {plan.sets['testing']} of them, but for copies and what cannot be read;"
+        f"on {plan.sets['testing']} of them"
+        "\n(fewer where there are copies, groups in two sets, or photos that cannot be read);"
     )
     cached = f"{plan.missing} bottlenecks are missing"
     if plan.missing:

@@ -8,14 +8,15 @@ from bottlenecks import machine, speeds
 from bottlenecks.errors import BadImageError
 from bottlenecks.network.inception import Extractor, InceptionV3
 from bottlenecks.network.weights import are_at_hand
-from bottlenecks.photos.labels import ImageFolder, scan
+from bottlenecks.photos.labels import ImageFolder, scan, single_folder
 from bottlenecks.photos.reading import file_bytes
 from bottlenecks.store.cache import Cache
 from bottlenecks.store.stat_index import StatIndex
 from retrain.config import Config
-from retrain.data.dataset import check_counts
+from retrain.data.dataset import check_counts, check_few
 from retrain.data.groups import check_groups, grouping
 from retrain.data.split import Member, split
+from retrain.report.health import count_folds
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,11 @@ def plan(config: Config, extractor: Extractor | None = None) -> Plan:
     Raises what `retrain.train` would raise before it computes anything.
     """
     folder = scan(config.image_dir, validation_dir=config.validation_dir, test_dir=config.test_dir)
-    check_counts(folder.counts)
+    check_counts(folder.counts, single_folder(folder))
+    check_few(folder.counts)
     check_groups(config.group_by, folder.images)
+    if config.checks_data_health:
+        count_folds(folder.counts, config.data_health_folds)
     config.check_outputs()
     group_of = grouping(config.group_by)
     members = [Member(i.label, i.relpath, group_of(i), i.given) for i in folder.images]

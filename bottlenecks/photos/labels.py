@@ -29,6 +29,7 @@ _SETS = {
     VALIDATION: frozenset(("val", "valid", "validation", "dev", "eval")),
     TESTING: frozenset(("test", "testing", "holdout")),
 }
+_FLAGS = {VALIDATION: "validation_dir", TESTING: "test_dir"}
 _WORDS = frozenset.union(*_SETS.values()) | frozenset(
     ("set", "sets", "seg", "split", "data", "dataset", "image", "images", "img", "photos")
 )
@@ -104,18 +105,31 @@ def scan(
     are no labels, two folders give the same label, a label is in one set only, or a split cannot be
     told; `UsageError` for a set that is given twice.
     """
-    whole = _split(_labelled(image_dir, "image_dir"))
     elsewhere = {VALIDATION: validation_dir, TESTING: test_dir}
-    for set_, folder in elsewhere.items():
-        if folder is not None:
-            whole = _with_set(whole, set_, folder)
+    named = {set_: os.fspath(folder) for set_, folder in elsewhere.items() if folder is not None}
+    _check_apart(os.fspath(image_dir), named)
+    whole = _split(_labelled(image_dir, "image_dir", named.values()), is_completed=bool(named))
+    for set_, folder in named.items():
+        whole = _with_set(
+            whole, set_, folder, [other for other in named.values() if other != folder]
+        )
     if whole.sets:
         _check_labels(whole)
     return whole
 
 
-def _labelled(folder: str | os.PathLike[str], flag: str) -> ImageFolder:
-    """The images of a folder of label folders."""
+def _check_apart(image_dir: str, named: Mapping[str, str]) -> None:
+    """Raise `UsageError` where two of the folders are one: its photos would be in two sets."""
+    flags = {os.path.realpath(image_dir): "image_dir"}
+    for set_, folder in named.items():
+        flag, real = _FLAGS[set_], os.path.realpath(folder)
+        if real in flags:
+            raise UsageError(f"--{flag} and --{flags[real]} are the same folder, {shown(folder)}")
+        flags[real] = flag
+
+
+def _labelled(folder: str | os.PathLike[str], flag: str, others: Iterable[str] = ()) -> ImageFolder:
+    """The images of a folder of label folders; ``others`` are sets of their own, if in it."""
     root = os.fspath(folder)
     if not os.path.isdir(root):
         what = "is a file, not a folder" if os.path.exists(root) else "does not exist"
@@ -127,6 +141,7 @@ def _labelled(folder: str | os.PathLike[str], flag: str) -> ImageFolder:
         entries = entries_of(root)
     except OSError as error:
         raise ImageFolderError(f"cannot read the folder {shown(root)}: {error.strerror}") from error
+    apart = {os.path.realpath(other) for other in others if os.path.isdir(other)}
     below = len(os.path.join(root, ""))
     images: list[LabeledImage] = []
     folder_of: dict[str, str] = {}
@@ -135,11 +150,13 @@ def _labelled(folder: str | os.PathLike[str], flag: str) -> ImageFolder:
     for entry in entries:
         if entry.name.startswith("."):
             passed_over += 1
+        elif os.path.realpath(entry.path) in apart:
+            continue
         elif not is_folder(entry):
             passed_over += 1
             stray += os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
         else:
-            walk = Walk(root)
+            walk = Walk(root, *apart)
             files = walk.files(entry.path)
             passed_over += walk.passed_over
             if not files:
@@ -175,15 +192,19 @@ def _label_of(folder_name: str, folder_of: dict[str, str]) -> str:
     return label
 
 
-def _split(folder: ImageFolder) -> ImageFolder:
-    """``folder`` by its sets where it is a ready-made split, else as it is."""
+def _split(folder: ImageFolder, is_completed: bool) -> ImageFolder:
+    """``folder`` by its sets where it is a ready-made split, else as it is.
+
+    Where sets that lie elsewhere complete it, a single folder for training is one.
+    """
     inner: dict[str, set[str]] = {}  # label folders in each folder
     for image in folder.images:
         top, *rest = image.relpath.split("/")
         inner.setdefault(top, set()).update(rest[:1] if len(rest) > 1 else ())
     called = {top: set_ for top in inner if (set_ := _set_of(top))}
     training = [top for top, set_ in called.items() if set_ == TRAINING and inner[top]]
-    if not (len(called) > 1 and (training or len(called) == len(inner))):
+    several = len(called) > 1 or (is_completed and training)
+    if not (several and (training or len(called) == len(inner))):
         _check_no_set_among_labels(folder, inner, called)
         return folder
     sets: dict[str, str] = {}
@@ -193,7 +214,7 @@ def _split(folder: ImageFolder) -> ImageFolder:
                 f"{shown(folder.root)} has two folders for {set_}, {shown(sets[set_])} and "
                 f"{shown(top)}; put one elsewhere"
             )
-    if TRAINING not in sets or len(sets) < 2:
+    if TRAINING not in sets or (len(sets) < 2 and not is_completed):
         raise ImageFolderError(
             f"{shown(folder.root)} looks like a ready-made split: its folders "
             f"{', '.join(map(shown, sorted(called)))} are called as sets are, but train and "
@@ -228,35 +249,41 @@ def _check_no_set_among_labels(
             )
 
 
-def _with_set(folder: ImageFolder, set_: str, place: str | os.PathLike[str]) -> ImageFolder:
-    """``folder`` and the images of a set that lies elsewhere, ``place``."""
-    flag = "test_dir" if set_ == TESTING else "validation_dir"
+def _with_set(folder: ImageFolder, set_: str, place: str, others: Iterable[str]) -> ImageFolder:
+    """``folder`` and the images of a set that lies elsewhere, ``place``, without ``others``."""
+    flag = _FLAGS[set_]
     if set_ in folder.sets:
         raise UsageError(
             f"--{flag} {shown(place)} is a second set: {shown(folder.root)} holds "
             f"{shown(folder.sets[set_])} already; leave one out"
         )
-    found = _labelled(place, flag)
-    if os.path.realpath(found.root) == os.path.realpath(folder.root):
-        raise UsageError(f"--{flag} and --image_dir are the same folder, {shown(place)}")
+    found = _labelled(place, flag, others)
     above = os.path.relpath(os.path.realpath(found.root), os.path.realpath(folder.root))
     above = above.replace(os.sep, "/") + "/"
     own = [image if image.given else replace(image, given=TRAINING) for image in folder.images]
-    others = [
+    held_out = [
         replace(image, relpath=above + image.relpath, given=set_, name_at=len(above))
         for image in found.images
     ]
     return replace(
         folder,
-        images=_sorted([*own, *others]),
+        images=_sorted([*own, *held_out]),
         passed_over=folder.passed_over + found.passed_over,
         empty_folders=(*folder.empty_folders, *found.empty_folders),
-        sets={TRAINING: folder.root, **folder.sets, set_: os.fspath(place)},
+        sets={TRAINING: folder.root, **folder.sets, set_: place},
     )
 
 
+def single_folder(folder: ImageFolder) -> str:
+    """The one folder in an image folder, where what it holds look like labels; else empty."""
+    tops = {image.relpath.split("/")[0] for image in folder.images}
+    inner = {tuple(image.relpath.split("/")[:2]) for image in folder.images}
+    deep = all(image.relpath.count("/") > 1 for image in folder.images)
+    return _in(folder, min(tops)) if len(tops) == 1 and deep and len(inner) > 1 else ""
+
+
 def _check_labels(folder: ImageFolder) -> None:
-    """Raise `ImageFolderError` for a label that is in one set only."""
+    """Raise `ImageFolderError` for a label that is in one set only, or not in training."""
     sets_of: dict[str, set[str]] = {}
     for image in folder.images:
         sets_of.setdefault(image.label, set()).add(image.given)
@@ -267,6 +294,11 @@ def _check_labels(folder: ImageFolder) -> None:
                 f"the label {label!r} is in the {only} set only, {shown(folder.sets[only])}; a "
                 f"ready-made split has the same labels in each of its sets "
                 f"({', '.join(sorted(folder.sets))}): add photos of it, or remove its folder"
+            )
+        if TRAINING not in sets_of[label]:
+            raise ImageFolderError(
+                f"the label {label!r} is not in the training set, {shown(folder.sets[TRAINING])}: "
+                "add photos of it, or remove its folders from the others"
             )
 
 

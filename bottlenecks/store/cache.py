@@ -151,6 +151,10 @@ class Cache:
         When this returns they are on the disk; when it raises ``OSError`` those of the last shard
         do not count. No shard becomes larger than `LARGE_SHARD_BYTES`, but by its last row.
         """
+        if not keys and not len(vectors):
+            return
+        if len({len(key) for key in keys}) != 1:
+            raise ValueError("the keys of a commit must be of one length")
         rows = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1)
         step = self.spec.rows_in(LARGE_SHARD_BYTES)
         for start in range(0, len(rows), step):

@@ -130,14 +130,15 @@ def prune(pruning: Pruning) -> None:
 
 
 def _identity(folder: Path) -> tuple[str, RowSpec]:
-    """The whole fingerprint of a cache folder and what its rows are, from a sound shard.
+    """The whole fingerprint of a cache folder and what its rows are, from its largest sound shard.
 
     Else the 12 digits of its name, and bottlenecks.
 
     Not from ``model.json``, which nothing protects.
     """
     digits = folder.name.removeprefix(FOLDER_PREFIX)
-    for path in Cache(folder.parent, digits).shard_paths():
+    paths = Cache(folder.parent, digits).shard_paths()
+    for path in sorted(paths, key=lambda path: path.stat().st_size, reverse=True):
         try:
             return shard.describe(path.name, read_shard(path), digits)
         except DamagedShardError:

@@ -33,6 +33,10 @@ def pack(
     Returns its file name and bytes. The same rows give the same bytes. Raises ``ValueError`` for
     rows of another kind.
     """
+    if spec.dtype not in _DTYPES or not 1 <= len(spec.shape) < _MOST_DIMENSIONS or not spec.nbytes:
+        raise ValueError(f"rows of this kind are not kept: {spec}")
+    if keys.shape[1] not in (IMAGE_KEY_BYTES, VARIANT_KEY_BYTES) or len(keys) != len(vectors):
+        raise ValueError(f"{keys.shape} bytes are no keys of {len(vectors)} rows")
     if not spec.fits(vectors):
         raise ValueError(f"rows are {vectors.shape[1:]} {vectors.dtype}, expected {spec}")
     # HDF5's core driver builds the file in memory; the name is never opened.

@@ -125,11 +125,16 @@ def _numbered(names: Sequence[Hashable], different: Iterable[Hashable]) -> np.nd
     return np.array([number[name] for name in names], np.int64)
 
 
-def check_counts(counts: Mapping[str, int]) -> None:
+def check_counts(counts: Mapping[str, int], single_folder: str = "") -> None:
     """Raise `ImageFolderError` unless there are two labels, of `MIN_IMAGES` images or more.
 
-    ``counts``: images per label. Warns of labels with few.
+    ``counts``: images per label; ``single_folder`` holds them all, in folders of its own.
     """
+    if len(counts) < 2 and single_folder:
+        raise ImageFolderError(
+            f"found one label only, {next(iter(counts))!r}, whose photos lie in folders of their "
+            f"own; if these are the labels, or the sets of a split: --image_dir {single_folder}"
+        )
     if len(counts) < 2:
         raise ImageFolderError(
             f"found one label only, {next(iter(counts))!r}; a classifier needs at least two: "

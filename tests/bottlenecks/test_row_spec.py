@@ -6,9 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
-from bottlenecks.errors import CacheError
 from bottlenecks.row_spec import BOTTLENECK, RowSpec, image_of
 from bottlenecks.store import cache as cache_module
+from bottlenecks.store import shard
 from bottlenecks.store.cache import Cache
 from bottlenecks.store.housekeeping import find_caches, inspect, plan_pruning, prune
 from bottlenecks.store.layout import MAX_SHARD_BYTES
@@ -138,15 +138,42 @@ def test_pruning_is_by_the_image_s_content_variants_and_all(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("length", [31, 33, 63, 65])
-def test_keys_of_another_length_are_damage(
-    tmp_path: Path, length: int, caplog: pytest.LogCaptureFixture
+def test_keys_of_another_length_are_not_written(tmp_path: Path, length: int) -> None:
+    with pytest.raises(ValueError, match="are no keys"):
+        cache_with(tmp_path, SMALL, ([bytes(length)], rows_of(SMALL, 1)))
+
+
+def test_what_a_load_would_refuse_is_not_written(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, FINGERPRINT, SMALL)
+    with cache.writing(None):
+        cache.append([], rows_of(SMALL, 0))  # nothing to do
+        with pytest.raises(ValueError, match="of one length"):
+            cache.append([bytes(32), bytes(64)], rows_of(SMALL, 2))
+        with pytest.raises(ValueError, match="are no keys of 2 rows"):
+            cache.append([bytes(32)], rows_of(SMALL, 2))
+    assert not cache.shard_paths()
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((5,), "float64"), ((5,), "bool"), ((1, 1, 1, 1), "float32"), ((), "uint8"), ((0,), "uint8")],
+)
+def test_rows_of_no_kind_that_is_kept_are_not_written(
+    tmp_path: Path, shape: tuple[int, ...], dtype: str
 ) -> None:
-    cache = cache_with(tmp_path, SMALL, ([bytes(length)], rows_of(SMALL, 1)))
-    again = Cache(tmp_path, FINGERPRINT, SMALL)
-    again.load()
-    assert len(again) == 0 and "damaged" in caplog.text
-    with pytest.raises(CacheError):
-        cache.read([bytes(length)])
+    spec = RowSpec("odd", shape, dtype, (299, 299))
+    with pytest.raises(ValueError, match="rows of this kind are not kept"):
+        shard.pack(FINGERPRINT, spec, np.zeros((1, 32), np.uint8), np.zeros((1, *shape), dtype))
+
+
+def test_a_small_foreign_shard_does_not_say_what_the_rows_are(tmp_path: Path) -> None:
+    cache = cache_with(tmp_path, BOTTLENECK, (keys_of(30), rows_of(BOTTLENECK, 30)))
+    for i in range(8):  # some of which come first by their names
+        keys = np.full((1, 32), i, np.uint8)
+        name, image = shard.pack(FINGERPRINT, SMALL, keys, rows_of(SMALL, 1))
+        (cache.folder / name).write_bytes(image)
+    (info,) = inspect(tmp_path)
+    assert info.rows == 30 and len(info.damaged) == 8
 
 
 def test_a_shard_of_bottlenecks_is_what_it_was_before_rows_had_a_kind(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """--export_hdf5 and --export_npz."""
 
 import os
+import shutil
 from pathlib import Path
 
 import h5py
@@ -88,6 +89,24 @@ def test_a_folder_in_its_place_is_found_first(small_dataset: Path, tmp_path: Pat
     arguments = [f"--image_dir={small_dataset}", f"--bottleneck_dir={tmp_path / 'cache'}"]
     assert main([*arguments, f"--export_npz={tmp_path}"], extractor=StandIn()) == 2
     assert not (tmp_path / "cache").exists()
+
+
+def test_no_room_for_the_file_is_one_error_and_the_old_one_stays(
+    exported: tuple[Path, Path],
+    awkward_dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """HDF5 tells of a full disk when it is too late: when the file is closed."""
+    before = exported[0].read_bytes()
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    arguments = [f"--image_dir={awkward_dataset}", f"--bottleneck_dir={tmp_path / 'cache'}"]
+    assert main([*arguments, f"--export_hdf5={exported[0]}"], extractor=StandIn()) == 2
+    assert "out.h5: No space left" in capsys.readouterr().err
+    assert exported[0].read_bytes() == before
+    assert not list(exported[0].parent.glob(".*.partial"))
 
 
 def test_vectors_that_do_not_fit_into_memory_are_written_block_by_block(

@@ -105,9 +105,14 @@ def test_a_speed_is_remembered_for_each_precision_of_a_machine(
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{", '{"x": 1}', '{"NAME": 3}', '{"NAME": {"float32": "fast"}}',
-                '{"NAME": {"float32": -1}}', '{"NAME": {"float32": null}}']
-)  # fmt: skip
+    "content",
+    [
+        *("", "[]", "{", '{"x": 1}', '{"NAME": 3}', '{"NAME": {"float32": "fast"}}'),
+        *('{"NAME": {"float32": -1}}', '{"NAME": {"float32": null}}'),
+        *('{"NAME": {"float32": 1e-310}}', '{"NAME": {"float32": true}}'),
+        '{"NAME": {"float32": 1' + "0" * 400 + "}}",
+    ],
+)
 def test_a_file_of_speeds_that_lies_is_no_speed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bottlenecks.errors import ImageFolderError, ImageFolderNotFoundError, UsageError
-from bottlenecks.photos.labels import ImageFolder, scan
+from bottlenecks.photos.labels import ImageFolder, scan, single_folder
 from tests.conftest import photo
 
 
@@ -167,6 +167,43 @@ def test_a_set_elsewhere_completes_a_ready_made_split(tmp_path: Path) -> None:
     }
     with pytest.raises(UsageError, match=r"--validation_dir .* is a second set: .* holds val"):
         scan(tmp_path / "D", validation_dir=tmp_path / "T")
+    same = scan(tmp_path / "D", validation_dir=tmp_path / "D" / "val")  # that it holds already
+    assert Counter(image.given for image in same.images) == {"training": 2, "validation": 2}
+
+
+def test_one_folder_is_not_two_sets(tmp_path: Path) -> None:
+    make(tmp_path / "D", ["a/1.jpg", "b/1.jpg"])
+    make(tmp_path / "V", ["a/2.jpg", "b/2.jpg"])
+    (tmp_path / "link").symlink_to("V")
+    for other in ("V", "V/../V", "link"):
+        with pytest.raises(UsageError, match="--test_dir and --validation_dir are the same folder"):
+            scan(tmp_path / "D", validation_dir=tmp_path / "V", test_dir=tmp_path / other)
+
+
+@pytest.mark.parametrize("place", ["validation", "a/held_out"])
+def test_a_named_set_within_the_training_folder_is_only_that(tmp_path: Path, place: str) -> None:
+    make(tmp_path, ["a/1.jpg", "b/1.jpg", f"{place}/a/2.jpg", f"{place}/b/2.jpg"])
+    found = scan(tmp_path, validation_dir=tmp_path / place)
+    assert given(found) == {
+        "a/1.jpg": ("a", "training", "a/1.jpg"),
+        "b/1.jpg": ("b", "training", "b/1.jpg"),
+        f"{place}/a/2.jpg": ("a", "validation", "a/2.jpg"),
+        f"{place}/b/2.jpg": ("b", "validation", "b/2.jpg"),
+    }
+
+
+def test_a_label_that_is_not_trained_on_is_an_error(tmp_path: Path) -> None:
+    paths = [f"{name}/{label}/1.jpg" for name in ("train", "val", "test") for label in "ab"]
+    make(tmp_path, [*paths, "val/c/1.jpg", "test/c/1.jpg"])
+    with pytest.raises(ImageFolderError, match="'c' is not in the training set, train"):
+        scan(tmp_path)
+
+
+def test_a_folder_too_high_is_told(tmp_path: Path) -> None:
+    found = scan(make(tmp_path / "1", ["archive/train/a/1.jpg", "archive/test/a/1.jpg"]))
+    assert single_folder(found) == str(tmp_path / "1" / "archive")
+    assert single_folder(scan(make(tmp_path / "2", ["a/1.jpg", "a/x/2.jpg"]))) == ""
+    assert single_folder(scan(make(tmp_path / "3", ["a/x/1.jpg", "b/x/2.jpg"]))) == ""
 
 
 def test_a_set_elsewhere_must_be_another_folder_with_the_same_labels(tmp_path: Path) -> None:
