@@ -114,7 +114,9 @@ def build(
     Raises `ImageFolderError` (also where no image of a label can be read), `WeightsError`,
     `CacheError`, ``OSError``, and with ``config.strict`` `BadImageError`.
     """
-    folder = folder or scan(config.image_dir)
+    folder = folder or scan(
+        config.image_dir, validation_dir=config.validation_dir, test_dir=config.test_dir
+    )
     check_folders(config)
     extractor = extractor or InceptionV3(config.weights, config.model_dir, config.precision)
     return _Build(config, folder, extractor, on_progress).run()

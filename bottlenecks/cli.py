@@ -73,7 +73,8 @@ def _main(argv: Sequence[str] | None, extractor: "Extractor | None") -> int:
     if listing or verify:
         return _inspect(bottleneck_dir, verify)
     if fingerprints is not None:
-        return _prune(bottleneck_dir, fingerprints, values["image_dir"], yes)
+        sets = {name: values[name] for name in ("validation_dir", "test_dir")}
+        return _prune(bottleneck_dir, fingerprints, values["image_dir"], sets, yes)
     if values["image_dir"] is None:
         raise UsageError("--image_dir is missing: name the folder that holds your photos")
     return _build(Config(**values), exports, extractor)
@@ -119,7 +120,13 @@ def _inspect(bottleneck_dir: str, verify: bool) -> int:
     return DAMAGED if verify and problems else DONE
 
 
-def _prune(bottleneck_dir: str, fingerprints: list[str], image_dir: str | None, yes: bool) -> int:
+def _prune(
+    bottleneck_dir: str,
+    fingerprints: list[str],
+    image_dir: str | None,
+    sets: dict[str, str | None],
+    yes: bool,
+) -> int:
     from bottlenecks.store.housekeeping import plan_pruning, prune
 
     if not fingerprints and image_dir is None:
@@ -127,7 +134,7 @@ def _prune(bottleneck_dir: str, fingerprints: list[str], image_dir: str | None, 
             "--prune needs fingerprints to remove (--list shows them), or --image_dir to remove "
             "the rows whose images are not there"
         )
-    pruning = plan_pruning(bottleneck_dir, fingerprints, image_dir)
+    pruning = plan_pruning(bottleneck_dir, fingerprints, image_dir, **sets)
     if pruning.is_empty:
         print("Nothing to remove.")
         return DONE

@@ -16,9 +16,16 @@ class Config(Settings):
 
     image_dir: str = flag(
         dataclasses.MISSING,
-        "folder of photos, with one sub-folder per label",
+        "folder of photos, with one sub-folder per label, or of a ready-made split: train, "
+        "validation and test folders with these in each",
         metavar="DIR",
         first=True,
+    )
+    validation_dir: str | None = flag(
+        None, "folder of photos to validate on, where it lies elsewhere", metavar="DIR"
+    )
+    test_dir: str | None = flag(
+        None, "folder of photos to test on, where it lies elsewhere", metavar="DIR"
     )
     bottleneck_dir: str = flag(
         "bottleneck_cache", "where the bottleneck vectors are kept", metavar="DIR"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bottlenecks.errors import BadImageError, CacheError, DamagedShardError, shown
-from bottlenecks.photos.labels import scan
+from bottlenecks.photos.labels import ImageFolder, scan
 from bottlenecks.photos.reading import file_bytes
 from bottlenecks.row_spec import BOTTLENECK, RowSpec, image_of
 from bottlenecks.store import shard
@@ -98,11 +98,15 @@ def plan_pruning(
     bottleneck_dir: str | os.PathLike[str],
     fingerprints: Iterable[str],
     image_dir: str | os.PathLike[str] | None,
+    *,
+    validation_dir: str | os.PathLike[str] | None = None,
+    test_dir: str | os.PathLike[str] | None = None,
 ) -> Pruning:
     """Decide what to remove, and remove nothing yet.
 
     ``fingerprints`` (6 hex digits of each or more) name caches to remove whole. With
-    ``image_dir``, a row of the others goes if no file in that folder has its content.
+    ``image_dir``, a row of the others goes if no file in that folder, or in the sets that lie
+    elsewhere, has its content.
 
     Raises `CacheError` for an unknown fingerprint, and for an image that cannot be read, as its
     row could not be told from those to remove.
@@ -112,7 +116,8 @@ def plan_pruning(
     rows = []
     if image_dir is not None:
         kept = [cache for cache in caches if cache not in doomed]
-        wanted = _keys_in(image_dir, kept)
+        folder = scan(image_dir, validation_dir=validation_dir, test_dir=test_dir)
+        wanted = _keys_in(folder, kept)
         for cache in kept:
             cache.check()
             if gone := frozenset(key for key in cache if image_of(key) not in wanted):
@@ -159,9 +164,8 @@ def _by_fingerprint(caches: list[Cache], fingerprint: str) -> Cache:
     return found[0]
 
 
-def _keys_in(image_dir: str | os.PathLike[str], caches: list[Cache]) -> set[bytes]:
-    """The keys of all images below ``image_dir``; opens those that no stat index knows."""
-    folder = scan(image_dir)
+def _keys_in(folder: ImageFolder, caches: list[Cache]) -> set[bytes]:
+    """The keys of all images of ``folder``; opens those that no stat index knows."""
     indexes = [StatIndex.of(cache) for cache in caches]
     keys = set()
     for image in folder.images:

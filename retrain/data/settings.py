@@ -16,12 +16,6 @@ class SplitSettings(Settings):
 
     testing_percentage: int = flag(10, "share of the images to test on", metavar="PERCENT")
     validation_percentage: int = flag(10, "share of the images to validate on", metavar="PERCENT")
-    validation_dir: str | None = flag(
-        None, "folder of photos to validate on, with the same label folders", metavar="DIR"
-    )
-    test_dir: str | None = flag(
-        None, "folder of photos to test on, with the same label folders", metavar="DIR"
-    )
     group_by: str | None = flag(
         None,
         "photos that belong together share a set: a regular expression that finds the group's "

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bottlenecks.cli import main
@@ -164,3 +165,24 @@ def test_images_added_after_pruning_are_found(cache_dir: Path, small_dataset: Pa
     make_dataset(small_dataset, per_label=4)
     report = build(small_dataset, cache_dir)
     assert (report.computed, report.cached) == (4, 8)
+
+
+def test_the_sets_that_lie_elsewhere_are_computed_exported_and_not_pruned(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in ("cyan", "magenta", "yellow"):
+        (tmp_path / "V" / label).mkdir(parents=True)
+        moved = dataset / label / f"{label}_000.jpg"
+        moved.rename(tmp_path / "V" / label / moved.name)
+    flags = [f"--image_dir={dataset}", f"--bottleneck_dir={tmp_path / 'c'}"]
+    sets = [f"--validation_dir={tmp_path / 'V'}"]
+    export = [f"--export_npz={tmp_path / 'all.npz'}"]
+    assert main([*flags, *sets, *export], extractor=StandIn()) == 0
+    with np.load(tmp_path / "all.npz") as arrays:
+        assert len(arrays["vectors"]) == 90
+        assert sum(path.startswith("../V/") for path in arrays["paths"]) == 3
+    capsys.readouterr()
+    assert main([*flags, *sets, "--prune", "--yes"]) == 0
+    assert "Nothing to remove" in capsys.readouterr().out
+    assert main([*flags, "--prune", "--yes"]) == 0
+    assert "3 of 90 rows" in capsys.readouterr().out
