@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import difflib
 import errno
+import inspect
 import io
 import logging
 import os
@@ -80,11 +81,13 @@ class Parser(argparse.ArgumentParser):
         """
         types = typing.get_type_hints(settings)
         groups = {FIRST: self.add_argument_group(FIRST)}
+        added: set[str] = set()
         own, *bases = (c for c in settings.__mro__ if issubclass(c, Settings))
         for owner in (*bases, own):  # in the order in which it names its bases
             for field in dataclasses.fields(settings):
-                if field.name not in vars(owner).get("__annotations__", {}):
+                if field.name in added or field.name not in inspect.get_annotations(owner):
                     continue
+                added.add(field.name)
                 options = dict(field.metadata)
                 title = FIRST if options.pop("first", False) else owner.title
                 if title not in groups:
@@ -153,7 +156,8 @@ def _argparse_options(type_: Any, default: Any, given: Mapping[str, Any]) -> dic
     """What argparse is to be told of a flag beside what it was ``given``."""
     options = {} if default is dataclasses.MISSING else {"default": default}
     if type_ is bool:
-        return options | {"action": "store_true"}
+        action = argparse.BooleanOptionalAction if default else "store_true"
+        return options | {"action": action}
     (plain,) = set(typing.get_args(type_) or [type_]) - {type(None)}  # int | None -> int
     shows_default = default not in (None, "", dataclasses.MISSING)
     return options | {
@@ -207,6 +211,8 @@ def as_process(main: Callable[[], int]) -> NoReturn:
         code = main()
     except KeyboardInterrupt:  # before or after `run`
         code = INTERRUPTED
+    except Terminated:
+        code = TERMINATED
     if code in (INTERRUPTED, TERMINATED):
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):

@@ -1,4 +1,4 @@
-"""How a build and a download show on stderr while they run."""
+"""How a long job shows on stderr while it runs."""
 
 import sys
 import time
@@ -34,14 +34,18 @@ class ProgressBar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self.close()
 
     def __call__(self, done: int, total: int) -> None:
         if sys.stderr.isatty():
             self._show_bar(done, total)
         elif not self._only_in_terminal:
             self._show_line(done, total)
+
+    def close(self) -> None:
+        """Take the bar away, for good."""
+        if self._bar is not None:
+            self._bar.close()
 
     def clear(self) -> None:
         """Make room for a line of output; the next call shows the bar again."""

@@ -46,7 +46,11 @@ class Settings:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if choices := field.metadata.get("choices"):
+            if isinstance(value, os.PathLike):
+                value = os.fspath(value)
+                object.__setattr__(self, field.name, value)
+            choices = field.metadata.get("choices")
+            if choices and value is not None:
                 require(value in choices, field.name, " or ".join(choices), value)
             metavar = field.metadata.get("metavar", "")
             if metavar.rpartition("|")[2] in ("DIR", "FILE") and isinstance(value, str):

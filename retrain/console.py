@@ -37,6 +37,7 @@ class Console(Listener):
         self._config, self._bar, self._steps = config, bar, steps
         self._has_heading = False
         self._evaluations = 0
+        self._unprinted: Evaluation | None = None
         self._times: list[tuple[str, float]] = []
         self._since = time.monotonic()
         self.hint = ""  # what would have been faster
@@ -78,8 +79,13 @@ class Console(Listener):
         config = self._config
         of_all = -(-config.how_many_training_steps // config.eval_step_interval)
         every = 1 if config.print_every_evaluation else -(-of_all // SHOWN_EVALUATIONS)
+        self._unprinted = None
         if self._evaluations % every and evaluation.step < config.how_many_training_steps:
+            self._unprinted = evaluation
             return
+        self._print(evaluation)
+
+    def _print(self, evaluation: Evaluation) -> None:
         self._steps.clear()
         whole, batch = evaluation.validation, evaluation.validation_batch
         if not self._has_heading:
@@ -95,6 +101,9 @@ class Console(Listener):
         print(columns, flush=True)
 
     def trained(self, result: TrainingResult) -> None:
+        self._steps.close()
+        if self._unprinted is not None:  # the last one, where training stopped early
+            self._print(self._unprinted)
         self._took("stage two")
         print(result_text(self._config, result), flush=True)
 
@@ -146,13 +155,13 @@ def _duration(seconds: float) -> str:
 def _ready_made(config: Config, sets: Mapping[str, str]) -> str:
     """Which folders were taken for which sets."""
     names = ("training", "validation", "testing")
-    given = ", ".join(f"{name} from {shown(sets[name])}" for name in names if name in sets)
-    shares = (config.validation_percentage, config.testing_percentage)
-    missing = " and ".join(
-        name for name, share in zip(names[1:], shares, strict=True) if name not in sets and share
-    )
-    rest = f"\n                {missing} split off the training images" if missing else ""
-    return f"split           {given}{rest}"
+    shares = (100, config.validation_percentage, config.testing_percentage)
+    said = [
+        f"{name} {shown(sets[name])}" if name in sets else f"{name} split off"
+        for name, share in zip(names, shares, strict=True)
+        if name in sets or share
+    ]
+    return f"split           {', '.join(said)}"
 
 
 def _columns(score: Score) -> str:

@@ -8,7 +8,7 @@ from bottlenecks import machine, speeds
 from bottlenecks.errors import BadImageError
 from bottlenecks.network.inception import Extractor, InceptionV3
 from bottlenecks.network.weights import are_at_hand
-from bottlenecks.photos.labels import ImageFolder, scan, single_folder
+from bottlenecks.photos.labels import ImageFolder, check_labels, scan, single_folder
 from bottlenecks.photos.reading import file_bytes
 from bottlenecks.store.cache import Cache
 from bottlenecks.store.stat_index import StatIndex
@@ -43,6 +43,7 @@ def plan(config: Config, extractor: Extractor | None = None) -> Plan:
     Raises what `retrain.train` would raise before it computes anything.
     """
     folder = scan(config.image_dir, validation_dir=config.validation_dir, test_dir=config.test_dir)
+    check_labels(folder)
     check_counts(folder.counts, single_folder(folder))
     check_few(folder.counts)
     check_groups(config.group_by, folder.images)

@@ -11,7 +11,7 @@ from bottlenecks import atomic
 from bottlenecks.builder import BuildReport, Progress, build
 from bottlenecks.errors import OutputError, RetrainError, if_interrupted
 from bottlenecks.network.inception import InceptionV3, NetworkExtractor
-from bottlenecks.photos.labels import scan, single_folder
+from bottlenecks.photos.labels import check_labels, scan, single_folder
 from retrain.config import Config
 from retrain.data.dataset import Dataset, assemble, check_counts
 from retrain.data.groups import check_groups
@@ -71,6 +71,7 @@ def train(
     cannot be made, or the event files could not be written to their end.
     """
     folder = scan(config.image_dir, validation_dir=config.validation_dir, test_dir=config.test_dir)
+    check_labels(folder)
     check_counts(folder.counts, single_folder(folder))
     check_groups(config.group_by, folder.images)
     if config.checks_data_health:

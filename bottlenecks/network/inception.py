@@ -1,6 +1,7 @@
 """Weights -> frozen InceptionV3: pixels -> (n, 2048) float32; its fingerprint."""
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
@@ -119,8 +120,9 @@ class InceptionV3:
         return {
             "weights_sha256": self.weights.sha256,
             "decode": DECODE_VERSION,
-            "input_size": list(INPUT_SIZE),
+            "input_size": list(self.spec.input_size),
             "precision": self.precision,
+            **({} if self.spec == BOTTLENECK else {"rows": dataclasses.asdict(self.spec)}),
             **({"bfloat16": bfloat16.VERSION} if self.precision == "bfloat16" else {}),
         }
 

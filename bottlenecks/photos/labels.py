@@ -102,8 +102,8 @@ def scan(
     is passed over.
 
     Raises `ImageFolderNotFoundError` where there is no folder, `ImageFolderError` where there
-    are no labels, two folders give the same label, a label is in one set only, or a split cannot be
-    told; `UsageError` for a set that is given twice.
+    are no labels, two folders give the same label, or a split cannot be told; `UsageError` for a
+    set that is given twice.
     """
     elsewhere = {VALIDATION: validation_dir, TESTING: test_dir}
     named = {set_: os.fspath(folder) for set_, folder in elsewhere.items() if folder is not None}
@@ -113,8 +113,6 @@ def scan(
         whole = _with_set(
             whole, set_, folder, [other for other in named.values() if other != folder]
         )
-    if whole.sets:
-        _check_labels(whole)
     return whole
 
 
@@ -200,7 +198,10 @@ def _split(folder: ImageFolder, is_completed: bool) -> ImageFolder:
     inner: dict[str, set[str]] = {}  # label folders in each folder
     for image in folder.images:
         top, *rest = image.relpath.split("/")
-        inner.setdefault(top, set()).update(rest[:1] if len(rest) > 1 else ())
+        if image.file.is_folder and not rest and _set_of(top):
+            raise ImageFolderError(f"{_in(folder, top)} {image.file.problem}")
+        is_labelled = len(rest) > 1 or image.file.is_folder
+        inner.setdefault(top, set()).update(rest[:1] if is_labelled else ())
     called = {top: set_ for top in inner if (set_ := _set_of(top))}
     training = [top for top, set_ in called.items() if set_ == TRAINING and inner[top]]
     several = len(called) > 1 or (is_completed and training)
@@ -227,7 +228,7 @@ def _split(folder: ImageFolder, is_completed: bool) -> ImageFolder:
     images = []
     for image in folder.images:
         top, *rest = image.relpath.split("/")
-        if top in set_in and len(rest) > 1:
+        if top in set_in and (len(rest) > 1 or image.file.is_folder):
             label = _label_of(rest[0], folder_of[set_in[top]])
             images.append(replace(image, label=label, given=set_in[top], name_at=len(top) + 1))
     passed_over = folder.passed_over + len(folder.images) - len(images)
@@ -282,8 +283,10 @@ def single_folder(folder: ImageFolder) -> str:
     return _in(folder, min(tops)) if len(tops) == 1 and deep and len(inner) > 1 else ""
 
 
-def _check_labels(folder: ImageFolder) -> None:
-    """Raise `ImageFolderError` for a label that is in one set only, or not in training."""
+def check_labels(folder: ImageFolder) -> None:
+    """Raise `ImageFolderError` for a label of a split in one set only, or not in training."""
+    if not folder.sets:
+        return
     sets_of: dict[str, set[str]] = {}
     for image in folder.images:
         sets_of.setdefault(image.label, set()).add(image.given)

@@ -2,7 +2,8 @@
 
 ``<bottleneck_dir>/inception_v3-<12 hex of the fingerprint>/`` holds ``model.json`` and
 immutable shards (`bottlenecks.store.shard`). A row's key is the sha256 of an image file's content,
-so an edited image is another row, and a renamed or copied one is the same.
+so an edited image is another row, and a renamed or copied one is the same; a variant's key goes on
+behind that of its image.
 """
 
 import contextlib
@@ -146,19 +147,24 @@ class Cache:
             yield held
 
     def append(self, keys: list[bytes], vectors: np.ndarray) -> None:
-        """Commit rows: ``keys`` are n keys of one length, ``vectors`` (n, ...) of `spec`.
+        """Commit rows: ``keys`` are of images or of variants, ``vectors`` (n, ...) of `spec`.
 
         When this returns they are on the disk; when it raises ``OSError`` those of the last shard
-        do not count. No shard becomes larger than `LARGE_SHARD_BYTES`, but by its last row.
+        do not count. A shard has keys of one length, and about `LARGE_SHARD_BYTES` at most. Raises
+        ``ValueError`` for what `load` would refuse.
         """
-        if not keys and not len(vectors):
-            return
-        if len({len(key) for key in keys}) != 1:
-            raise ValueError("the keys of a commit must be of one length")
-        rows = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1)
-        step = self.spec.rows_in(LARGE_SHARD_BYTES)
-        for start in range(0, len(rows), step):
-            self._commit(rows[start : start + step], vectors[start : start + step])
+        if len(keys) != len(vectors):
+            raise ValueError(f"{len(keys)} keys are not those of {len(vectors)} rows")
+        lengths = np.array([len(key) for key in keys], np.int64)
+        for length in np.unique(lengths):
+            own = np.flatnonzero(lengths == length)
+            step = max(1, LARGE_SHARD_BYTES // (self.spec.nbytes + int(length)))
+            for start in range(0, len(own), step):
+                part = own[start : start + step]
+                joined = b"".join(keys[i] for i in part)
+                of_keys = np.frombuffer(joined, np.uint8).reshape(len(part), length)
+                whole = len(part) == len(keys)  # then the rows need not be copied
+                self._commit(of_keys, vectors if whole else vectors[part])
 
     def merge(self) -> None:
         """Put the small shards together, so that an ordinary data set is one HDF5 file.

@@ -1,7 +1,7 @@
 """The rows of some keys of a cache, in memory or on disk: what training reads.
 
 A data set of a million images has 8 GB of vectors. Those stay where they are: rows lie in the
-shards as plain float32, so once a shard has been checked, one row can be read by itself.
+shards as they are, so once a shard has been checked, one row can be read by itself.
 """
 
 import os
@@ -41,15 +41,16 @@ class Vectors(Protocol):
     def select(self, rows: np.ndarray) -> "Vectors":
         """Those at ``rows`` (k,) int64 alone; they are not read yet."""
 
-    def stream(self, batches: Iterable[np.ndarray]) -> Stream:
-        """Each of ``batches`` of rows with what `take` gives for it."""
+    def stream(self, batches: Iterable[np.ndarray], ahead: int = AHEAD) -> Stream:
+        """Each of ``batches`` of rows with what `take` gives for it; ``ahead`` are in memory."""
 
 
 def blocks(vectors: Vectors) -> Iterator[np.ndarray]:
-    """All ``vectors`` in their order, at most `BLOCK_BYTES` at a time."""
+    """All ``vectors`` in their order, at most `BLOCK_BYTES` at a time, and the next read ahead."""
     rows = np.arange(len(vectors))
     step = vectors.spec.rows_in(BLOCK_BYTES)
-    return (x for _, x in vectors.stream(rows[i : i + step] for i in range(0, len(rows), step)))
+    batches = (rows[start : start + step] for start in range(0, len(rows), step))
+    return (x for _, x in vectors.stream(batches, ahead=2))
 
 
 def vectors_of(cache: Cache, keys: list[bytes]) -> "Vectors":
@@ -79,7 +80,7 @@ class InMemory:
     def select(self, rows: np.ndarray) -> Vectors:
         return InMemory(self._x, self._rows[rows], self.spec)
 
-    def stream(self, batches: Iterable[np.ndarray]) -> Stream:
+    def stream(self, batches: Iterable[np.ndarray], ahead: int = AHEAD) -> Stream:
         for batch in batches:
             yield batch, self.take(batch)
 
@@ -115,10 +116,10 @@ class OnDisk:
         selected._file_of, selected._offset = self._file_of[rows], self._offset[rows]
         return selected
 
-    def stream(self, batches: Iterable[np.ndarray]) -> Stream:
+    def stream(self, batches: Iterable[np.ndarray], ahead: int = AHEAD) -> Stream:
         with (
             pool_of(READERS, "vectors") as pool,
-            closing(in_order(pool, self.take, batches, AHEAD)) as results,
+            closing(in_order(pool, self.take, batches, ahead)) as results,
         ):
             yield from results
 

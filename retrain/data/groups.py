@@ -110,7 +110,10 @@ def check_groups(group_by: str | None, photos: Sequence[Photo]) -> None:
             if missing:
                 log.warning(
                     "--group_by %s: %d %s, such as %s",
-                    *(shown(group_by), len(missing), what, shown(missing[0])),
+                    shown(group_by),
+                    len(missing),
+                    what,
+                    shown(missing[0]),
                 )
 
 

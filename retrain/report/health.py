@@ -167,7 +167,9 @@ def out_of_fold(dataset: Dataset, folds: int, seed: int) -> OutOfFold:
                 continue
             known, numbers = np.unique(seen.y, return_inverse=True)
             fit = Fit(
-                *(seen.vectors, numbers, len(known)),
+                seen.vectors,
+                numbers,
+                len(known),
                 steps=STEPS,
                 batch_size=_BATCH,
                 learning_rate=LEARNING_RATES["adam"],

@@ -218,7 +218,13 @@ def test_what_a_living_writer_has_begun_stays(tmp_path: Path) -> None:
 def test_what_another_machine_has_begun_stays_for_a_day(
     tmp_path: Path, age: float, stays: bool
 ) -> None:
-    theirs = tmp_path / f".out.{'0' * 32}.partial"
+    with atomic.replacing(tmp_path / "other") as own:
+        tag = own.name.split(".")[-2]
+        own.touch()
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    another = f"{int(tag[8:16], 16) ^ 1:08x}"
+    theirs = tmp_path / f".out.{dead.pid:08x}{another}{tag[16:]}.partial"
     theirs.write_bytes(b"half")
     then = time.time() - age
     os.utime(theirs, (then, then))

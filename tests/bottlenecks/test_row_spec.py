@@ -6,14 +6,20 @@ import h5py
 import numpy as np
 import pytest
 
+from bottlenecks.builder import build
+from bottlenecks.config import Config
+from bottlenecks.network.inception import InceptionV3
+from bottlenecks.photos.decode import decode
 from bottlenecks.row_spec import BOTTLENECK, RowSpec, image_of
 from bottlenecks.store import cache as cache_module
-from bottlenecks.store import shard
+from bottlenecks.store import shard, vectors
 from bottlenecks.store.cache import Cache
 from bottlenecks.store.housekeeping import find_caches, inspect, plan_pruning, prune
 from bottlenecks.store.layout import MAX_SHARD_BYTES
-from bottlenecks.store.vectors import OnDisk, blocks
+from bottlenecks.store.vectors import InMemory, OnDisk, blocks
+from bottlenecks.takeout import export_npz
 from tests.conftest import make_dataset
+from tests.standin import StandIn
 
 MIXED7 = RowSpec("mixed7", (17, 17, 768), "float16", (299, 299))
 PIXELS = RowSpec("input", (75, 75, 3), "uint8", (75, 75))
@@ -147,9 +153,7 @@ def test_what_a_load_would_refuse_is_not_written(tmp_path: Path) -> None:
     cache = Cache(tmp_path, FINGERPRINT, SMALL)
     with cache.writing(None):
         cache.append([], rows_of(SMALL, 0))  # nothing to do
-        with pytest.raises(ValueError, match="of one length"):
-            cache.append([bytes(32), bytes(64)], rows_of(SMALL, 2))
-        with pytest.raises(ValueError, match="are no keys of 2 rows"):
+        with pytest.raises(ValueError, match="1 keys are not those of 2 rows"):
             cache.append([bytes(32)], rows_of(SMALL, 2))
     assert not cache.shard_paths()
 
@@ -184,3 +188,64 @@ def test_a_shard_of_bottlenecks_is_what_it_was_before_rows_had_a_kind(tmp_path: 
         assert file["vectors"].chunks == (128, 2048)
         assert file["sha256"].chunks == (128, 32)
         assert bytes(file.attrs["format"]) == b"retrain-bottlenecks-1"
+
+
+def test_images_and_variants_may_be_committed_together(tmp_path: Path) -> None:
+    plain, rows = keys_of(3), rows_of(SMALL, 6)
+    variants = [key + b"v" * 32 for key in plain]
+    mixed = [key for pair in zip(plain, variants, strict=True) for key in pair]
+    cache_with(tmp_path, SMALL, (mixed, rows))
+    again = Cache(tmp_path, FINGERPRINT, SMALL)
+    again.load()
+    assert (len(again), again.count_images()) == (6, 3)
+    np.testing.assert_array_equal(again.read(mixed), rows)
+
+
+def test_small_rows_with_long_keys_make_no_shard_that_a_load_would_refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "LARGE_SHARD_BYTES", 2**16)
+    cache = cache_with(tmp_path, SMALL, (keys_of(3000, 64), rows_of(SMALL, 3000)))
+    assert max(path.stat().st_size for path in cache.shard_paths()) < 1.2 * 2**16
+
+
+class Halves(StandIn):
+    """Gives the upper half of small pixels, as they are."""
+
+    spec = RowSpec("upper half", (10, 30, 3), "uint8", (20, 30))
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        assert pixels.shape[1:] == (20, 30, 3)
+        return pixels[:, :10]
+
+
+def test_rows_of_another_kind_go_through_stage_one(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "Dataset", per_label=3)
+    config = Config(image_dir=str(dataset), bottleneck_dir=str(tmp_path / "cache"))
+    report = build(config, extractor=Halves(tag="halves"))
+    for image in report.images:
+        expected = decode(Path(image.path).read_bytes(), (20, 30))[:10]
+        np.testing.assert_array_equal(report.cache.read([image.key])[0], expected)
+    assert build(config, extractor=Halves(tag="halves")).computed == 0
+    export_npz(report, tmp_path / "rows.npz")
+    with np.load(tmp_path / "rows.npz") as arrays:
+        assert (arrays["vectors"].shape, arrays["vectors"].dtype) == ((9, 10, 30, 3), np.uint8)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_what_is_in_memory_is_decided_by_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: RowSpec
+) -> None:
+    keys = keys_of(4)
+    cache = cache_with(tmp_path, spec, (keys, rows_of(spec, 4)))
+    for most, kind in ((4 * spec.nbytes, InMemory), (4 * spec.nbytes - 1, OnDisk)):
+        monkeypatch.setattr(vectors, "MAX_IN_MEMORY", most)
+        assert type(vectors.vectors_of(cache, keys)) is kind
+
+
+def test_another_cut_has_another_fingerprint(model_dir: Path) -> None:
+    class Cut(InceptionV3):
+        spec = MIXED7
+
+    whole, cut = InceptionV3("random", model_dir), Cut("random", model_dir)
+    assert whole.fingerprint != cut.fingerprint

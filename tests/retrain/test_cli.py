@@ -745,7 +745,9 @@ def test_a_ready_made_split_from_its_folders_to_the_graph(
     flags = ["--how_many_training_steps", "60", "--report_dir", "report"]
     result = call(retrain.cli.main, "--image_dir", "Split", *flags, extractor=StandIn())
     assert result.returncode == 0, result.stderr
-    assert "split           training from train, validation from validation" in result.stdout
+    assert (
+        "split           training train, validation validation, testing split off" in result.stdout
+    )
     assert "validating on 18," in result.stdout
     assert (tmp_path / "retrained_labels.txt").read_text() == "cyan\nmagenta\nyellow\n"
     assert (tmp_path / "report" / "report.html").exists()

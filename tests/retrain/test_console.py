@@ -140,13 +140,16 @@ def test_the_bar_of_the_steps_is_for_terminals(
     [
         (
             {"training": "train", "validation": "val"},
-            ["training from train", "validation from val", "testing split off the training"],
+            ["split           training train, validation val, testing split off"],
         ),
         (
             {"training": "D", "testing": "T"},
-            ["training from D", "testing from T", "validation split off the training"],
+            ["training D, validation split off, testing T"],
         ),
-        ({"training": "a", "validation": "b", "testing": "c"}, ["testing from c"]),
+        (
+            {"training": "a", "validation": "b", "testing": "c"},
+            ["training a, validation b, testing c"],
+        ),
     ],
 )
 def test_a_ready_made_split_is_said(

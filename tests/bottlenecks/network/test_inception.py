@@ -1,5 +1,6 @@
 """The frozen network gives Keras' numbers, is built once, and is known by what changes them."""
 
+import dataclasses
 import logging
 import os
 import shutil
@@ -18,6 +19,7 @@ from bottlenecks.network.inception import InceptionV3
 from bottlenecks.network.names import BOTTLENECK_NODE, INPUT_NODE
 from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.network.weights import find_weights
+from bottlenecks.row_spec import BOTTLENECK
 from tests.conftest import COLOURS, photo
 
 
@@ -223,9 +225,13 @@ def test_the_fingerprint_changes_with_what_changes_a_vector(
         fingerprint(path, tmp_path),
         fingerprint(weights_file(tmp_path / "b.h5", 2), tmp_path),
     }
-    for name, value in (("DECODE_VERSION", "another"), ("INPUT_SIZE", (300, 299))):
+    larger = dataclasses.replace(BOTTLENECK, input_size=(300, 299))
+    for owner, name, value in (
+        (inception, "DECODE_VERSION", "another"),
+        (InceptionV3, "spec", larger),
+    ):
         with monkeypatch.context() as patch:
-            patch.setattr(inception, name, value)
+            patch.setattr(owner, name, value)
             seen.add(fingerprint("random", tmp_path))
     assert len(seen) == 6
     assert {len(bytes.fromhex(f)) for f in seen} == {32}

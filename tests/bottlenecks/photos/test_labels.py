@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bottlenecks.errors import ImageFolderError, ImageFolderNotFoundError, UsageError
-from bottlenecks.photos.labels import ImageFolder, scan, single_folder
+from bottlenecks.photos import images
+from bottlenecks.photos.labels import ImageFolder, check_labels, scan, single_folder
 from tests.conftest import photo
 
 
@@ -92,7 +93,7 @@ def test_two_folders_for_one_set_are_an_error(tmp_path: Path) -> None:
 def test_a_label_in_one_set_only_is_an_error(tmp_path: Path, only: str) -> None:
     paths = [f"{name}/{label}/1.jpg" for name in ("train", "val") for label in "ab"]
     with pytest.raises(ImageFolderError, match=rf"'c' is in the .* set only, {only}"):
-        scan(make(tmp_path, [*paths, f"{only}/c/1.jpg"]))
+        check_labels(scan(make(tmp_path, [*paths, f"{only}/c/1.jpg"])))
 
 
 def test_folders_that_give_one_label_in_one_set_are_an_error_and_in_two_are_not(
@@ -196,7 +197,7 @@ def test_a_label_that_is_not_trained_on_is_an_error(tmp_path: Path) -> None:
     paths = [f"{name}/{label}/1.jpg" for name in ("train", "val", "test") for label in "ab"]
     make(tmp_path, [*paths, "val/c/1.jpg", "test/c/1.jpg"])
     with pytest.raises(ImageFolderError, match="'c' is not in the training set, train"):
-        scan(tmp_path)
+        check_labels(scan(tmp_path))
 
 
 def test_a_folder_too_high_is_told(tmp_path: Path) -> None:
@@ -214,4 +215,36 @@ def test_a_set_elsewhere_must_be_another_folder_with_the_same_labels(tmp_path: P
         scan(tmp_path / "D", test_dir=tmp_path / "missing")
     make(tmp_path / "T", ["a/1.jpg", "c/1.jpg"])
     with pytest.raises(ImageFolderError, match="'b' is in the training set only"):
-        scan(tmp_path / "D", test_dir=tmp_path / "T")
+        check_labels(scan(tmp_path / "D", test_dir=tmp_path / "T"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read any folder")
+def test_a_label_folder_of_a_set_that_cannot_be_read_is_listed(tmp_path: Path) -> None:
+    make(tmp_path, [f"{name}/{label}/1.jpg" for name in ("train", "val") for label in "ab"])
+    (tmp_path / "val" / "b").chmod(0)
+    try:
+        (bad,) = [image for image in scan(tmp_path).images if image.file.is_folder]
+    finally:
+        (tmp_path / "val" / "b").chmod(0o755)
+    assert (bad.label, bad.given) == ("b", "validation")
+
+
+@pytest.mark.parametrize("broken", ["val/b", "val"])
+def test_a_folder_of_a_set_that_cannot_be_looked_into_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    make(tmp_path, [f"{name}/{label}/1.jpg" for name in ("train", "val") for label in "ab"])
+    real = images.entries_of
+
+    def entries_of(folder: str) -> list[os.DirEntry[str]]:
+        if folder == str(tmp_path / broken):
+            raise PermissionError(13, "Permission denied")
+        return real(folder)
+
+    monkeypatch.setattr(images, "entries_of", entries_of)
+    if broken == "val":
+        with pytest.raises(ImageFolderError, match="val is a folder that cannot be read"):
+            scan(tmp_path)
+    else:
+        (bad,) = [image for image in scan(tmp_path).images if image.file.is_folder]
+        assert (bad.label, bad.given, bad.relpath) == ("b", "validation", "val/b")
