@@ -14,15 +14,17 @@ from pathlib import Path
 import numpy as np
 
 from bottlenecks.photos.images import signature_of
+from bottlenecks.row_spec import BOTTLENECK
 from bottlenecks.store.cache import Cache
 from bottlenecks.store.stat_index import StatIndex
 
-ROWS = 8192  # of a shard: 64 MiB
+ROWS = 8000  # of a shard: less than 64 MiB
 
 
 class MadeUp:
     """An extractor that has nothing to compute."""
 
+    spec = BOTTLENECK
     fingerprint = "0" * 64
     description = {"weights": "made up"}  # noqa: RUF012
 
