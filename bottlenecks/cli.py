@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from bottlenecks.command import DAMAGED, DONE, Parser, as_process, run
@@ -169,11 +169,18 @@ def make_extractor(config: Config, on_download: "OnDownload") -> "InceptionV3":
     return InceptionV3(config.weights, config.model_dir, config.precision, on_download)
 
 
+def label_lines(counts: Mapping[str, int]) -> list[str]:
+    """How many images there are, and of which labels."""
+    width = max([12, *map(len, counts)])
+    lines = [f"{sum(counts.values())} images of {len(counts)} labels:"]
+    return lines + [f"  {label:<{width}}  {count:>7}" for label, count in counts.items()]
+
+
 def summary(report: "BuildReport") -> str:
     """What a build found and did, a line for each."""
-    width = max([12, *map(len, report.counts)])
-    lines = [f"{len(report.images)} images of {len(report.counts)} labels:"]
-    lines += [f"  {label:<{width}}  {count:>7}" for label, count in report.counts.items()]
+    from bottlenecks.store.layout import BAD_IMAGES_FILE
+
+    lines = label_lines(report.counts)
     rate = f" ({report.images_per_second:.1f} images/s)" if report.computed else ""
     lines += [
         f"computed        {report.computed:>7}{rate}",
@@ -187,7 +194,7 @@ def summary(report: "BuildReport") -> str:
         lines.append(f"  ... and {len(report.failed) - SHOWN_BAD_IMAGES} more")
     if report.failed:
         lines.append(
-            f"  listed in {shown(report.cache.folder / 'bad_images.csv')}, tried again next time"
+            f"  listed in {shown(report.cache.folder / BAD_IMAGES_FILE)}, tried again next time"
         )
     if report.passed_over:
         lines.append(f"passed over     {report.passed_over:>7} (hidden, or no images)")

@@ -8,7 +8,6 @@ from bottlenecks.errors import OutputError, UsageError, shown
 from bottlenecks.network.names import NETWORK_FILE
 from bottlenecks.photos.images import HEADER_BYTES, IMAGE_SUFFIXES, sniff
 from bottlenecks.settings import Output
-from bottlenecks.store.layout import is_cache
 
 _MARKER_WITHIN = 4096  # bytes from a file's start that its marker is looked for in
 
@@ -58,6 +57,8 @@ def _same(one: Path, other: Path) -> bool:
 
 def _lost(path: Path, marker: bytes) -> str:
     """What would be lost by replacing the file at ``path``; empty where nothing would."""
+    from bottlenecks.store.layout import is_cache  # a third of what the help would take
+
     if any(is_cache(parent.name) for parent in path.parents):
         return "which is in a folder of the cache"
     if NETWORK_FILE.fullmatch(path.name):

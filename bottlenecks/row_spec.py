@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +24,8 @@ class RowSpec:
     input_size: tuple[int, int]
 
     @classmethod
-    def of(cls, rows: np.ndarray) -> "RowSpec":
-        """That of an array (n, ...) of which nothing else is known."""
+    def of(cls, rows: Any) -> "RowSpec":
+        """That of an array or an HDF5 dataset (n, ...) of which nothing else is known."""
         return cls("rows", rows.shape[1:], rows.dtype.name, (0, 0))
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bottlenecks import machine, speeds
 from bottlenecks.builder import BuildReport, Progress
-from bottlenecks.cli import summary
+from bottlenecks.cli import label_lines, summary
 from bottlenecks.errors import shown
 from bottlenecks.progress import ProgressBar
 from retrain.config import Config
@@ -170,9 +170,7 @@ def _columns(score: Score) -> str:
 
 def plan_text(config: Config, plan: Plan) -> str:
     """What a run would do."""
-    width = max([12, *map(len, plan.counts)])
-    lines = [f"{sum(plan.counts.values())} images of {len(plan.counts)} labels:"]
-    lines += [f"  {label:<{width}}  {count:>7}" for label, count in plan.counts.items()]
+    lines = label_lines(plan.counts)
     if plan.folder.sets:
         lines.append(_ready_made(config, plan.folder.sets))
     lines.append(

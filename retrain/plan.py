@@ -1,6 +1,5 @@
 """What a run would do: labels, sets, vectors that are missing; nothing is computed or written."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,13 +8,13 @@ from bottlenecks.errors import BadImageError
 from bottlenecks.network.inception import Extractor, InceptionV3
 from bottlenecks.network.weights import are_at_hand
 from bottlenecks.photos.labels import ImageFolder, check_labels, scan, single_folder
-from bottlenecks.photos.reading import file_bytes
+from bottlenecks.photos.reading import key_of
 from bottlenecks.store.cache import Cache
 from bottlenecks.store.stat_index import StatIndex
 from retrain.config import Config
 from retrain.data.dataset import check_counts, check_few
-from retrain.data.groups import check_groups, grouping
-from retrain.data.split import Member, split
+from retrain.data.groups import check_groups, members_of
+from retrain.data.split import split
 from retrain.report.health import count_folds
 
 
@@ -37,21 +36,30 @@ class Plan:
     seconds: float
 
 
+def checked_folder(config: Config) -> ImageFolder:
+    """The images of a run, once all is checked that can be before anything is computed or made.
+
+    Raises `ImageFolderError` for fewer than two labels or three images of one, among others,
+    `UsageError` for groups that cannot be meant, and `OutputError`.
+    """
+    folder = scan(config.image_dir, validation_dir=config.validation_dir, test_dir=config.test_dir)
+    check_labels(folder)
+    check_counts(folder.counts, single_folder(folder))
+    check_groups(config.group_by, folder.images)
+    if config.checks_data_health:
+        count_folds(folder.counts, config.data_health_folds)
+    config.check_outputs()
+    return folder
+
+
 def plan(config: Config, extractor: Extractor | None = None) -> Plan:
     """Look at the images and the cache; reads those images that no earlier run has.
 
     Raises what `retrain.train` would raise before it computes anything.
     """
-    folder = scan(config.image_dir, validation_dir=config.validation_dir, test_dir=config.test_dir)
-    check_labels(folder)
-    check_counts(folder.counts, single_folder(folder))
+    folder = checked_folder(config)
     check_few(folder.counts)
-    check_groups(config.group_by, folder.images)
-    if config.checks_data_health:
-        count_folds(folder.counts, config.data_health_folds)
-    config.check_outputs()
-    group_of = grouping(config.group_by)
-    members = [Member(i.label, i.relpath, group_of(i), i.given) for i in folder.images]
+    members = members_of(folder.images, config.group_by)
     set_of = split(members, config.validation_percentage, config.testing_percentage)
     names = list(set_of.values())
     weights_missing = extractor is None and not are_at_hand(config.weights, config.model_dir)
@@ -85,8 +93,7 @@ def _missing(config: Config, folder: ImageFolder, extractor: Extractor | None) -
         key = index.get(folder.absolute(image), image.file.signature)
         if key is None:
             try:
-                with file_bytes(image.path) as (data, _):
-                    key = hashlib.sha256(data).digest()
+                key = key_of(image.path)
             except BadImageError:
                 continue
         keys.add(key)

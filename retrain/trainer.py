@@ -11,11 +11,10 @@ from bottlenecks import atomic
 from bottlenecks.builder import BuildReport, Progress, build
 from bottlenecks.errors import OutputError, RetrainError, if_interrupted
 from bottlenecks.network.inception import InceptionV3, NetworkExtractor
-from bottlenecks.photos.labels import check_labels, scan, single_folder
 from retrain.config import Config
-from retrain.data.dataset import Dataset, assemble, check_counts
-from retrain.data.groups import check_groups
+from retrain.data.dataset import Dataset, assemble
 from retrain.export.frozen_graph import graph_bytes, write
+from retrain.plan import checked_folder
 from retrain.report.health import count_folds, different_images, examine, table
 from retrain.report.results import TrainingResult, test_head
 from retrain.report.summaries import Summaries
@@ -70,13 +69,7 @@ def train(
     three images of one, before anything is computed or written; `OutputError` where the report
     cannot be made, or the event files could not be written to their end.
     """
-    folder = scan(config.image_dir, validation_dir=config.validation_dir, test_dir=config.test_dir)
-    check_labels(folder)
-    check_counts(folder.counts, single_folder(folder))
-    check_groups(config.group_by, folder.images)
-    if config.checks_data_health:
-        count_folds(folder.counts, config.data_health_folds)
-    config.check_outputs()
+    folder = checked_folder(config)
     extractor = extractor or InceptionV3(config.weights, config.model_dir, config.precision)
     listener = listener or Listener()
     report = build(config, extractor=extractor, folder=folder, on_progress=listener.progress)

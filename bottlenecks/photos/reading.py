@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import stat
 import threading
@@ -75,6 +76,12 @@ def file_bytes(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, Signature]
         except OSError as error:
             raise BadImageError(f"cannot be read: {error.strerror or error}") from error
         yield data, signature_of(status)
+
+
+def key_of(path: str | os.PathLike[str]) -> bytes:
+    """The sha256 digest of a file's content, by which its row is known; raises `BadImageError`."""
+    with file_bytes(path) as (data, _):
+        return hashlib.sha256(data).digest()
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """Look after a cache folder: what is in it, is it whole, remove what is no longer wanted."""
 
-import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from bottlenecks.errors import BadImageError, CacheError, DamagedShardError, shown
 from bottlenecks.photos.labels import ImageFolder, scan
-from bottlenecks.photos.reading import file_bytes
+from bottlenecks.photos.reading import key_of
 from bottlenecks.row_spec import BOTTLENECK, RowSpec, image_of
 from bottlenecks.store import shard
 from bottlenecks.store.cache import Cache
@@ -180,8 +179,7 @@ def _keys_in(folder: ImageFolder, caches: list[Cache]) -> set[bytes]:
             if image.file.problem:
                 continue
             try:
-                with file_bytes(image.path) as (data, _):
-                    key = hashlib.sha256(data).digest()
+                key = key_of(image.path)
             except BadImageError as error:
                 raise CacheError(
                     f"the image {shown(image.path)} cannot be read ({error}), so its row cannot be "

@@ -69,9 +69,7 @@ def describe(name: str, image: bytes, beginning: str) -> tuple[str, RowSpec]:
     Raises `DamagedShardError`, also for rows of no kind that this program writes.
     """
     with _checked(name, image, beginning, None) as file:
-        vectors = file["vectors"]
-        found = RowSpec("rows", vectors.shape[1:], vectors.dtype.name, (0, 0))
-        return bytes(file.attrs["fingerprint"]).decode("ascii"), found
+        return bytes(file.attrs["fingerprint"]).decode("ascii"), RowSpec.of(file["vectors"])
 
 
 def unpack(
@@ -136,7 +134,7 @@ def _check_structure(file: h5py.File, size: int, fingerprint: str, spec: RowSpec
     if spec is None:
         if not 2 <= vectors.ndim <= _MOST_DIMENSIONS or vectors.dtype.name not in _DTYPES:
             raise DamagedShardError(f"vectors are {vectors.shape} {vectors.dtype}")
-        spec = RowSpec("rows", vectors.shape[1:], vectors.dtype.name, (0, 0))
+        spec = RowSpec.of(vectors)
     _check_dataset(keys, keys.shape, np.dtype("u1"), size)
     little_endian = np.dtype(spec.dtype).newbyteorder("<")
     _check_dataset(vectors, (len(keys), *spec.shape), little_endian, size)

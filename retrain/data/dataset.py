@@ -11,8 +11,8 @@ import numpy as np
 from bottlenecks.builder import BuildReport, CachedImage
 from bottlenecks.errors import ImageFolderError
 from bottlenecks.store.vectors import Vectors, vectors_of
-from retrain.data.groups import grouping
-from retrain.data.split import MIN_IMAGES, Member, split
+from retrain.data.groups import members_of
+from retrain.data.split import MIN_IMAGES, split
 
 FEW_IMAGES = 20  # below this retrain.py warned
 LEFT_OUT = "left out"
@@ -182,8 +182,7 @@ def assemble(
     """
     check_counts(report.counts)
     check_few(report.counts)
-    group_of = grouping(group_by)
-    members = [Member(i.label, i.relpath, group_of(i), i.given) for i in report.images]
+    members = members_of(report.images, group_by)
     sets = split(members, validation_percentage, testing_percentage)
     names = [sets[image.relpath] for image in report.images]
     groups = [member.group for member in members]

@@ -10,12 +10,12 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from bottlenecks.errors import UsageError, shown
-from retrain.data.split import SETS
+from retrain.data.split import SETS, Member
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 class Photo(Protocol):
     """What is asked of an image: see `bottlenecks.photos.labels.LabeledImage`."""
 
+    @property
+    def label(self) -> str: ...
     @property
     def relpath(self) -> str: ...
     @property
@@ -49,8 +51,7 @@ def grouping(group_by: str | None) -> GroupOf:
     if group_by is None:
         return on_its_own
     if _names_a_table(group_by):
-        named = _read_csv(Path(os.path.expanduser(group_by)))
-        return lambda photo: _row_of(named, photo) or on_its_own(photo)
+        return _by_table(_read_csv(Path(os.path.expanduser(group_by))))
     try:
         pattern = re.compile(group_by)
     except re.error as error:
@@ -66,6 +67,12 @@ def grouping(group_by: str | None) -> GroupOf:
         return _named(name) if name else on_its_own(photo)
 
     return group_of
+
+
+def members_of(photos: Iterable[Photo], group_by: str | None) -> list[Member]:
+    """What `retrain.data.split.split` is to know of each photo."""
+    group_of = grouping(group_by)
+    return [Member(photo.label, photo.relpath, group_of(photo), photo.given) for photo in photos]
 
 
 def on_its_own(photo: Photo) -> str:
@@ -87,7 +94,10 @@ def check_groups(group_by: str | None, photos: Sequence[Photo]) -> None:
     """
     if group_by is None:
         return
-    group_of = grouping(group_by)
+    named = None
+    if _names_a_table(group_by):
+        named = _read_csv(Path(os.path.expanduser(group_by)))
+    group_of = grouping(group_by) if named is None else _by_table(named)
     sizes = Counter(map(group_of, photos))
     if not any(size > 1 and _is_named(group) for group, size in sizes.items()):
         raise UsageError(
@@ -99,8 +109,7 @@ def check_groups(group_by: str | None, photos: Sequence[Photo]) -> None:
             f"--group_by {shown(group_by)} puts all photos into one group, so that none is left to "
             "test on; use a finer one"
         )
-    if _names_a_table(group_by):
-        named = _read_csv(Path(os.path.expanduser(group_by)))
+    if named is not None:
         there = {name for photo in photos for name in (photo.relpath, photo.name)}
         without = [photo.relpath for photo in photos if _row_of(named, photo) is None]
         for missing, what in (
@@ -119,6 +128,10 @@ def check_groups(group_by: str | None, photos: Sequence[Photo]) -> None:
 
 def _names_a_table(group_by: str) -> bool:
     return os.path.lexists(os.path.expanduser(group_by)) or group_by.lower().endswith(".csv")
+
+
+def _by_table(named: Mapping[str, str]) -> GroupOf:
+    return lambda photo: _row_of(named, photo) or on_its_own(photo)
 
 
 def _row_of(named: Mapping[str, str], photo: Photo) -> str | None:

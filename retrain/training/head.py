@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bottlenecks.row_spec import RowSpec
-from bottlenecks.store.vectors import Vectors, blocks
+from bottlenecks.store.vectors import BLOCK_BYTES, Vectors, blocks
 from retrain.data.dataset import sample_rows
 from retrain.training.batches import balanced, epochs
 from retrain.training.optimizers import AveragedAdam, GradientDescent, Optimizer
@@ -17,7 +17,6 @@ from retrain.training.optimizers import AveragedAdam, GradientDescent, Optimizer
 # the accuracy stays within 0.5 points.
 _L2 = 20.0
 _MOST_DEVIATION = 10.0  # times the median one; of InceptionV3's on photos none has 7
-_BLOCK_BYTES = 2**25
 # Training vectors that the mean and the deviation are taken over; of more, a sample this large
 # gives the deviation within 0.4 % (its standard error is 1 / sqrt(2 n)).
 STANDARDISATION_ROWS = 2**15
@@ -58,7 +57,7 @@ class Standardisation:
     def of(cls, x: np.ndarray) -> "Standardisation":
         mean = x.mean(axis=0, dtype=np.float64)
         variance = np.zeros_like(mean)
-        step = RowSpec.of(x).rows_in(_BLOCK_BYTES)
+        step = RowSpec.of(x).rows_in(BLOCK_BYTES)
         for start in range(0, len(x), step):  # a block at a time, not to copy x
             variance += ((x[start : start + step] - mean) ** 2).sum(axis=0)
         deviation = np.sqrt(variance / len(x))

@@ -18,6 +18,7 @@ class Photo:
     relpath: str
     given: str = ""
     name_at: int = 0
+    label: str = "label"
 
     @property
     def name(self) -> str:
