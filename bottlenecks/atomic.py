@@ -29,8 +29,8 @@ def replacing(path: str | os.PathLike[str], follow: bool = True) -> Iterator[Pat
 
     It is synced to the disk first, and gets the mode of the file that it replaces. When the
     writing raises, the old file is untouched and the partial one is removed; an ``OSError`` then
-    names ``path``. Where ``path`` is a link, what it leads to is replaced, or without ``follow``
-    the link itself.
+    names ``path``, unless it is of another file. Where ``path`` is a link, what it leads to is
+    replaced, or without ``follow`` the link itself.
     """
     path = Path(os.path.realpath(path) if follow else path)
     _remove_left_behind(path)
@@ -43,7 +43,7 @@ def replacing(path: str | os.PathLike[str], follow: bool = True) -> Iterator[Pat
         os.replace(partial, path)
     except BaseException as error:
         partial.unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.filename in (None, str(partial), partial):
             error.filename, error.filename2 = str(path), None
         raise
     sync_folder(path.parent)

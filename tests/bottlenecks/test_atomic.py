@@ -230,3 +230,17 @@ def test_what_another_machine_has_begun_stays_for_a_day(
     os.utime(theirs, (then, then))
     atomic.write_bytes(tmp_path / "out", b"whole")
     assert theirs.exists() == stays
+
+
+def test_of_two_files_that_are_written_together_the_one_that_failed_is_named(
+    tmp_path: Path,
+) -> None:
+    with (
+        pytest.raises(OSError) as caught,
+        atomic.replacing(tmp_path / "labels") as labels,
+        atomic.replacing(tmp_path / "missing" / "graph") as graph,
+    ):
+        labels.write_bytes(b"labels")
+        graph.write_bytes(b"graph")
+    assert caught.value.filename == str(tmp_path / "missing" / "graph")
+    assert list(tmp_path.iterdir()) == []
