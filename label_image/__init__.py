@@ -10,8 +10,6 @@ The modules, in the order in which data flows (each imports only from those befo
 
 ==========  =================================================================
 config      the settings
-safe        refuse a graph that could do harm
-graph       read a frozen graph and its labels; find its input and output
 photos      paths, folders, bytes, pixels -> photos to read
 classifier  Classifier(graph, labels).classify(photos)
 cli         the command line

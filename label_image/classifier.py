@@ -9,16 +9,11 @@ from typing import Any
 import numpy as np
 
 from bottlenecks import machine
-from bottlenecks.errors import BadImageError, GraphError, shown
-from bottlenecks.forks import OwnProcess
-from bottlenecks.network.frozen import import_frozen
-from bottlenecks.network.tensorflow import import_tensorflow
-from bottlenecks.photos.decode import INPUT_SIZE
+from bottlenecks.errors import BadImageError
 from bottlenecks.photos.reading import in_order, pool_of
 from label_image.config import Config
-from label_image.graph import find_input, find_output, read_pair
 from label_image.photos import Photo, Pixels, photos_in
-from retrain.export.graph_spec import MUL_NODE
+from retrain.export.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -76,34 +71,17 @@ class Classifier:
         input_mean: float | None = None,
         input_std: float | None = None,
     ) -> None:
-        graph_def, self.labels = read_pair(graph, labels)
-        tf = import_tensorflow()
-        with tf.Graph().as_default() as tf_graph:
-            try:
-                initialise = import_frozen(graph_def, {})
-            except MemoryError:
-                raise
-            except Exception as error:  # TensorFlow raises nearly everything on broken graphs
-                raise GraphError(f"cannot load the graph {shown(graph)}: {_why(error)}") from error
-        source = find_input(tf_graph, input_layer)
-        output = find_output(tf_graph, output_layer)
-        classes = output.shape[-1] if output.shape.rank else None
-        if classes is not None and classes != len(self.labels):
-            raise GraphError(
-                f"the graph {shown(graph)} gives {classes} scores and {shown(labels)} has "
-                f"{len(self.labels)} labels; use the labels file that was written with the graph"
-            )
-        self._size = _size(source.shape, input_height, input_width)
-        self._fixed_batch = source.shape[0] if source.shape.rank == 4 else None
-        self._batch_size = self._fixed_batch or machine.batch_size()
-        is_mul = source.name == f"{MUL_NODE}:0"
-        self._mean = input_mean if input_mean is not None else 127.5 if is_mul else 0.0
-        self._std = input_std if input_std is not None else 127.5 if is_mul else 255.0
-        session = tf.compat.v1.Session(graph=tf_graph)
-        self._process = OwnProcess()
-        initialise(session)
-        self._failures = (tf.errors.OpError, ValueError)
-        self._run = session.make_callable(output, [source])
+        self._engine = Engine(
+            graph,
+            labels,
+            input_layer=input_layer,
+            output_layer=output_layer,
+            input_height=input_height,
+            input_width=input_width,
+            input_mean=input_mean,
+            input_std=input_std,
+        )
+        self.labels = self._engine.labels
 
     def classify(self, photos: Any) -> Iterator[Result]:
         """A `Result` for each photo, in order, as soon as its batch is done.
@@ -120,16 +98,16 @@ class Classifier:
         this at once; a forked child needs a `Classifier` of its own. Raises `UsageError` for
         anything else.
         """
-        return self._results(photos_in(photos, self._size))
+        return self._results(photos_in(photos, self._engine.input_size))
 
     def _results(self, photos: Iterator[Photo]) -> Iterator[Result]:
         batch: list[tuple[Photo, Pixels]] = []
         with pool_of(machine.threads(), "photos") as pool:
-            read = in_order(pool, self._read, photos, 2 * self._batch_size)
+            read = in_order(pool, self._read, photos, 2 * self._engine.batch_size)
             with closing(read) as pairs:
                 for pair in pairs:
                     batch.append(pair)
-                    if len(batch) == self._batch_size:
+                    if len(batch) == self._engine.batch_size:
                         yield from self._classify(batch)
                         batch = []
         yield from self._classify(batch)
@@ -139,31 +117,10 @@ class Classifier:
 
         Raises `GraphError` where the graph cannot give them, `UsageError` in a forked child.
         """
-        self._process.check("this Classifier")
-        fed = (pixels.astype(np.float32) - np.float32(self._mean)) / np.float32(self._std)
-        if self._fixed_batch is not None:  # fill the last batch up
-            fed = np.resize(fed, (self._fixed_batch, *fed.shape[1:]))
-        try:
-            scores = np.asarray(self._run(fed)).reshape(len(fed), -1)[: len(pixels)]
-        except self._failures as error:
-            raise GraphError(
-                f"the graph cannot be run from its input to its output: {_why(error)}; name others "
-                "with --input_layer and --output_layer"
-            ) from error
-        if not np.isfinite(scores).all():
-            raise GraphError(
-                "the graph gives scores that are not finite; it is broken, or --input_mean and "
-                "--input_std are not those it was trained with"
-            )
-        if scores.shape[1] != len(self.labels):
-            raise GraphError(
-                f"the graph gives {scores.shape[1]} scores for {len(self.labels)} labels; use the "
-                "labels file that was written with the graph"
-            )
-        return scores
+        return self._engine.scores(pixels)
 
     def _read(self, photo: Photo) -> Pixels:
-        return photo.pixels(self._size)
+        return photo.pixels(self._engine.input_size)
 
     def _classify(self, batch: list[tuple[Photo, Pixels]]) -> Iterator[Result]:
         readable = [pixels for _, pixels in batch if not isinstance(pixels, BadImageError)]
@@ -176,22 +133,3 @@ class Classifier:
                 order = np.argsort(-row, kind="stable")
                 ranking = tuple(Guess(self.labels[i], float(row[i])) for i in order)
                 yield Result(photo.path, ranking)
-
-
-def _why(error: Exception) -> str:
-    """What TensorFlow says, in a line that is safe to print."""
-    return shown(" ".join(str(error).split())[:300])
-
-
-def _size(shape: Any, height: int | None, width: int | None) -> tuple[int, int]:
-    """(height, width) to feed: as asked, else what the graph's input has, else InceptionV3's."""
-    found = tuple(shape[1:3]) if shape.rank == 4 else (None, None)
-    size = []
-    for asked, static, default in zip((height, width), found, INPUT_SIZE, strict=True):
-        if asked is not None and static is not None and asked != static:
-            raise GraphError(
-                f"the graph takes photos of {found[0]} x {found[1]}; leave out --input_height and "
-                f"--input_width. Received: {asked}"
-            )
-        size.append(asked or static or default)
-    return size[0], size[1]

@@ -48,10 +48,8 @@ def _main(argv: Sequence[str] | None) -> int:
     from bottlenecks.progress import ProgressBar
     from label_image.classifier import Classifier
 
-    how = dataclasses.asdict(config)
-    show_as, top = how.pop("format"), how.pop("num_top_predictions")
-    classifier = Classifier(**how)
-    show = _SHOW[show_as](top, len(photos) > 1)
+    classifier = Classifier(**config.of_the_graph)
+    show = _SHOW[config.format](config.num_top_predictions, len(photos) > 1)
     failed = 0
     to_a_file = len(photos) > 1 and not sys.stdout.isatty()
     with ProgressBar("photos", "photos", delay=BAR_SECONDS) as bar:

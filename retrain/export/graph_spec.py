@@ -1,7 +1,7 @@
 """The exported graph's names: the contract between `retrain.export.frozen_graph` and its readers.
 
 They are those of the graphs that retrain.py wrote, so that its users' programs find them; but for
-the labels, by which `label_image` notices a label file that belongs to another graph.
+the labels, by which `retrain.export.reading` notices a label file that belongs to another graph.
 """
 
 from bottlenecks.network.names import BOTTLENECK_NODE, INPUT_NODE, NETWORK_SCOPE

@@ -14,9 +14,9 @@ from bottlenecks.errors import UsageError
 from bottlenecks.network.inception import InceptionV3
 from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.photos.decode import decode
-from label_image.safe import SAFE_OPS
 from retrain.config import Config
 from retrain.export.frozen_graph import graph_bytes, write
+from retrain.export.safe import SAFE_OPS
 from retrain.training.head import Head
 from tests.conftest import COLOURS, Trained, photo
 from tests.standin import StandIn

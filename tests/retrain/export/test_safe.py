@@ -1,4 +1,4 @@
-"""label_image.safe: a graph that is broken or made to do harm is one error line, soon."""
+"""retrain.export.safe: a graph that is broken or made to do harm is one error line, soon."""
 
 import random
 from collections.abc import Callable
@@ -10,8 +10,8 @@ import pytest
 
 from bottlenecks.errors import GraphError
 from bottlenecks.network.tensorflow import import_tensorflow
-from label_image.classifier import Classifier
-from label_image.safe import MAX_EDGES, MAX_STRINGS, SAFE_OPS
+from retrain.export.engine import Engine
+from retrain.export.safe import MAX_EDGES, MAX_STRINGS, SAFE_OPS
 
 tf: Any = import_tensorflow()
 GraphDef = tf.compat.v1.GraphDef
@@ -40,8 +40,8 @@ def use(tmp_path: Path) -> Callable[[bytes], np.ndarray]:
     def use_graph(data: bytes) -> np.ndarray:
         (tmp_path / "graph.pb").write_bytes(data)
         (tmp_path / "labels.txt").write_text("a\nb\nc\n")
-        classifier = Classifier(tmp_path / "graph.pb", tmp_path / "labels.txt")
-        return classifier.scores(np.zeros((2, 16, 16, 3), np.uint8))
+        engine = Engine(tmp_path / "graph.pb", tmp_path / "labels.txt")
+        return engine.scores(np.zeros((2, 16, 16, 3), np.uint8))
 
     return use_graph
 

@@ -8,9 +8,9 @@ from bottlenecks.errors import GraphError, shown
 from bottlenecks.network.frozen import SCOPE
 from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.photos.reading import NotAFileError, open_file
-from label_image.config import MAX_SIDE, Config
-from label_image.safe import MAX_CONSTANT_ELEMENTS, MAX_STRINGS, check_safe
 from retrain.export import graph_spec
+from retrain.export.safe import MAX_CONSTANT_ELEMENTS, MAX_STRINGS, check_safe
+from retrain.export.settings import MAX_SIDE, GraphSettings
 
 MAX_GRAPH_BYTES = 4 * MAX_CONSTANT_ELEMENTS + 2**26  # float32, and the nodes around them
 MAX_LABELS_BYTES = 2**24  # 64 for each label
@@ -73,7 +73,7 @@ def read_pair(
     carries do. Raises `GraphError`, for a file with other labels too.
     """
     given = None
-    if os.fspath(labels) != Config.labels or os.path.lexists(labels):
+    if os.fspath(labels) != GraphSettings.labels or os.path.lexists(labels):
         given = read_labels(labels)  # first, because it takes no TensorFlow
     graph_def = read_graph(graph)
     carried = carried_labels(graph_def)
