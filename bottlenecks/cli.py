@@ -11,7 +11,7 @@ from bottlenecks.errors import UsageError, shown
 from bottlenecks.settings import Output, checked_path
 
 if TYPE_CHECKING:
-    from bottlenecks.builder import BuildReport
+    from bottlenecks.builder import BadImage, BuildReport
     from bottlenecks.network.inception import Extractor, InceptionV3
     from bottlenecks.network.weights import OnDownload
 
@@ -176,6 +176,15 @@ def label_lines(counts: Mapping[str, int]) -> list[str]:
     return lines + [f"  {label:<{width}}  {count:>7}" for label, count in counts.items()]
 
 
+def bad_lines(failed: "Sequence[BadImage]") -> list[str]:
+    """How many images could not be read, and the first of them."""
+    lines = [f"bad             {len(failed):>7}"]
+    lines += [f"  {shown(bad.path)}: {bad.reason}" for bad in failed[:SHOWN_BAD_IMAGES]]
+    if len(failed) > SHOWN_BAD_IMAGES:
+        lines.append(f"  ... and {len(failed) - SHOWN_BAD_IMAGES} more")
+    return lines
+
+
 def summary(report: "BuildReport") -> str:
     """What a build found and did, a line for each."""
     from bottlenecks.store.layout import BAD_IMAGES_FILE
@@ -188,10 +197,7 @@ def summary(report: "BuildReport") -> str:
     ]
     if report.copies:
         lines.append(f"copies          {report.copies:>7} (same content as another image)")
-    lines.append(f"bad             {len(report.failed):>7}")
-    lines += [f"  {shown(bad.path)}: {bad.reason}" for bad in report.failed[:SHOWN_BAD_IMAGES]]
-    if len(report.failed) > SHOWN_BAD_IMAGES:
-        lines.append(f"  ... and {len(report.failed) - SHOWN_BAD_IMAGES} more")
+    lines += bad_lines(report.failed)
     if report.failed:
         lines.append(
             f"  listed in {shown(report.cache.folder / BAD_IMAGES_FILE)}, tried again next time"

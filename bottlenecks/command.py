@@ -77,11 +77,11 @@ class Parser(argparse.ArgumentParser):
         """Add a flag for every field of ``settings``, grouped by the class that has it.
 
         The few that most people need come first, whatever their class. Those without a default are
-        required, but for the ``optional`` ones.
+        required, but for the ``optional`` ones. Flags that are there already stay as they are.
         """
         types = typing.get_type_hints(settings)
         groups = {FIRST: self.add_argument_group(FIRST)}
-        added: set[str] = set()
+        added = {option.lstrip("-") for option in self._option_string_actions}
         own, *bases = (c for c in settings.__mro__ if issubclass(c, Settings))
         for owner in (*bases, own):  # in the order in which it names its bases
             for field in dataclasses.fields(settings):

@@ -9,8 +9,8 @@ from bottlenecks.settings import Output, Settings, flag, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Settings):
-    """What `bottlenecks.build` is to do. Raises `UsageError` for values that cannot be."""
+class PhotoSettings(Settings):
+    """Where the photos are, and how they are read."""
 
     title: ClassVar[str] = "stage one: photos -> bottlenecks"
 
@@ -27,6 +27,27 @@ class Config(Settings):
     test_dir: str | None = flag(
         None, "folder of photos to test on, where it lies elsewhere", metavar="DIR"
     )
+    batch_size: int | None = flag(
+        None, "photos that go through the network at once (default: 16, on a GPU 64)", metavar="N"
+    )
+    decode_threads: int | None = flag(
+        None,
+        "threads that read and decode photos (default: one a core, at most 8, on a GPU 32)",
+        metavar="N",
+    )
+    strict: bool = flag(False, "stop at the first image that cannot be read")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("batch_size", "decode_threads"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, "at least 1", value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(PhotoSettings):
+    """What `bottlenecks.build` is to do. Raises `UsageError` for values that cannot be."""
+
     bottleneck_dir: str = flag(
         "bottleneck_cache", "where the bottleneck vectors are kept", metavar="DIR"
     )
@@ -47,21 +68,6 @@ class Config(Settings):
         metavar="|".join(PRECISIONS),
         first=True,
     )
-    batch_size: int | None = flag(
-        None, "photos that go through the network at once (default: 16, on a GPU 64)", metavar="N"
-    )
-    decode_threads: int | None = flag(
-        None,
-        "threads that read and decode photos (default: one a core, at most 8, on a GPU 32)",
-        metavar="N",
-    )
-    strict: bool = flag(False, "stop at the first image that cannot be read")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("batch_size", "decode_threads"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, name, "at least 1", value)
 
     @property
     def inputs(self) -> dict[str, str]:

@@ -19,7 +19,7 @@ from bottlenecks.photos.decode import thumbnail
 from bottlenecks.photos.reading import file_bytes
 from retrain.report import plots
 from retrain.report.health import KINDS, Problem
-from retrain.report.results import TrainingResult
+from retrain.report.results import Measurement, Test, TrainingResult
 from retrain.report.settings import DATA_HEALTH_FILE, METRICS_FILE, PLOTS, REPORT_FILE
 
 _TEMPLATE = "report.html.jinja"
@@ -28,19 +28,21 @@ _MOST_MISCLASSIFIED, _MOST_PROBLEMS = 60, 12
 
 
 def write_report(
-    folder: str | os.PathLike[str], settings: Mapping[str, Any], result: TrainingResult
+    folder: str | os.PathLike[str],
+    settings: Mapping[str, Any],
+    result: TrainingResult | Measurement,
 ) -> None:
-    """Write the report into ``folder``. Raises ``OSError``.
+    """Write the report of a run or an evaluation into ``folder``. Raises ``OSError``.
 
-    ``settings`` are all flags of the run by their names.
+    ``settings`` are all flags of it by their names.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    fitted = result.fitted
-    pictures = {
-        name: plots.curve(fitted.evaluations, fitted.step, name)
-        for name in ("accuracy", "cross_entropy")
-    }
+    pictures = {}
+    if isinstance(result, TrainingResult):
+        fitted = result.fitted
+        for name in ("accuracy", "cross_entropy"):
+            pictures[name] = plots.curve(fitted.evaluations, fitted.step, name)
     if result.test is not None:
         pictures["confusion"] = plots.confusion(result.test.confusion, result.labels)
         pictures["calibration"] = plots.calibration(result.test.reliability)
@@ -55,13 +57,29 @@ def write_report(
     atomic.write_text(folder / REPORT_FILE, html(settings, result, pictures))
 
 
-def metrics(settings: Mapping[str, Any], result: TrainingResult) -> dict[str, Any]:
-    """Every figure of a run, for ``json.dumps``."""
-    fitted, test = result.fitted, result.test
+def metrics(settings: Mapping[str, Any], result: TrainingResult | Measurement) -> dict[str, Any]:
+    """Every figure of a run or an evaluation, for ``json.dumps``; the keys are the same."""
     return {
         "settings": {name: _writable(x) for name, x in settings.items()},
         "labels": list(result.labels),
         "images": result.images,
+        **(_of_training(result) if isinstance(result, TrainingResult) else _OF_NO_TRAINING),
+        "test": None if result.test is None else _of_test(result.test),
+        "data_health": _of_health(_problems(result)),
+    }
+
+
+_OF_NO_TRAINING: dict[str, Any] = {
+    **dict.fromkeys(("kept_step", "steps", "l2")),
+    "tuning": [],
+    "temperature": None,
+    "evaluations": [],
+}
+
+
+def _of_training(result: TrainingResult) -> dict[str, Any]:
+    fitted = result.fitted
+    return {
         "kept_step": fitted.step,
         "steps": fitted.steps,
         "l2": fitted.l2,
@@ -70,33 +88,46 @@ def metrics(settings: Mapping[str, Any], result: TrainingResult) -> dict[str, An
         else [],
         "temperature": result.temperature,
         "evaluations": [dataclasses.asdict(evaluation) for evaluation in fitted.evaluations],
-        "test": None
-        if test is None
-        else {
-            **dataclasses.asdict(test.figures),
-            "labels": [dataclasses.asdict(score) for score in test.labels],
-            "confusion_matrix": test.confusion.tolist(),
-            "most_confused": [dataclasses.asdict(confusion) for confusion in test.most_confused],
-            "reliability": [
-                dict(zip(("confidence", "accuracy", "n"), point, strict=True))
-                for point in test.reliability
-            ],
-            "misclassified": [
-                {
-                    "path": shown(m.image.path),
-                    "label": m.image.label,
-                    "guesses": [{"label": label, "score": s} for label, s in m.guesses],
-                }
-                for m in test.misclassified
-            ],
-        },
-        "data_health": None
-        if result.problems is None
-        else {kind: sum(p.kind == kind for p in result.problems) for kind in KINDS},
     }
 
 
-def html(settings: Mapping[str, Any], result: TrainingResult, pictures: Mapping[str, bytes]) -> str:
+def _of_test(test: Test) -> dict[str, Any]:
+    return {
+        **dataclasses.asdict(test.figures),
+        "labels": [dataclasses.asdict(score) for score in test.labels],
+        "confusion_matrix": test.confusion.tolist(),
+        "most_confused": [dataclasses.asdict(confusion) for confusion in test.most_confused],
+        "reliability": [
+            dict(zip(("confidence", "accuracy", "n"), point, strict=True))
+            for point in test.reliability
+        ],
+        "misclassified": [
+            {
+                "path": shown(m.image.path),
+                "label": m.image.label,
+                "guesses": [{"label": label, "score": s} for label, s in m.guesses],
+            }
+            for m in test.misclassified
+        ],
+    }
+
+
+def _of_health(problems: Sequence[Problem] | None) -> dict[str, int] | None:
+    if problems is None:
+        return None
+    return {kind: len(_of_kind(problems, kind)) for kind in KINDS}
+
+
+def _problems(result: TrainingResult | Measurement) -> Sequence[Problem] | None:
+    """What was found of the photos; None where nothing was looked for."""
+    return result.problems if isinstance(result, TrainingResult) else None
+
+
+def html(
+    settings: Mapping[str, Any],
+    result: TrainingResult | Measurement,
+    pictures: Mapping[str, bytes],
+) -> str:
     """One page that needs nothing else: pictures, style and script are in it."""
     source = importlib.resources.files(__package__).joinpath(_TEMPLATE).read_text("utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -106,15 +137,17 @@ def html(settings: Mapping[str, Any], result: TrainingResult, pictures: Mapping[
         "shown": shown,
         "in_folder": lambda path: os.path.relpath(path, settings["image_dir"]),
     }
-    problems = result.problems or ()
+    problems = _problems(result)
     return environment.from_string(source).render(
         settings=settings,
         result=result,
         test=result.test,
+        measured=isinstance(result, Measurement),
+        problems=problems,
         pictures={name: _data_url(png, "png") for name, png in pictures.items()},
         most_misclassified=_MOST_MISCLASSIFIED,
         most_problems=_MOST_PROBLEMS,
-        kinds={kind: (text, _of_kind(problems, kind)) for kind, text in KINDS.items()},
+        kinds={kind: (text, _of_kind(problems or (), kind)) for kind, text in KINDS.items()},
         data_health_file=DATA_HEALTH_FILE,
     )
 

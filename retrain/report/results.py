@@ -1,11 +1,12 @@
-"""Trained layer -> what the test images say of it; and all that a run has found."""
+"""Scores of the test images -> what they say; and all that a run or an evaluation has found."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from bottlenecks.builder import CachedImage
-from retrain.data.dataset import Dataset
+from bottlenecks.builder import BadImage, CachedImage
+from retrain.data.dataset import Dataset, sample_rows
 from retrain.evaluate import (
     Confusion,
     Figures,
@@ -81,6 +82,27 @@ class TrainingResult:
     problems: tuple[Problem, ...] | None
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """What `measure` found of the classifier in the file ``graph``.
+
+    ``labels`` are the classifier's, with what is not printable escaped; ``failed`` the images that
+    could not be read, ``copies`` counts those with the content of another one, which count too.
+    """
+
+    graph: str
+    labels: tuple[str, ...]
+    images: dict[str, int]  # in each set, as in a `TrainingResult`; those of the test
+    test: Test
+    failed: tuple[BadImage, ...]
+    copies: int
+
+    @property
+    def without_images(self) -> list[str]:
+        """The labels that no image was measured of."""
+        return [score.label for score in self.test.labels if not score.support]
+
+
 def test_head(dataset: Dataset, head: Head, size: int = -1, seed: int = 0) -> Test | None:
     """Test ``head`` on ``size`` of the test images, drawn by ``seed``; on all of them for -1.
 
@@ -88,27 +110,41 @@ def test_head(dataset: Dataset, head: Head, size: int = -1, seed: int = 0) -> Te
     """
     if not len(dataset.testing):
         return None
-    random = np.random.default_rng((seed, 2))
-    sample = dataset.testing.sample(size, random)
-    probabilities = head.predict_all(sample.vectors)
+    sample = dataset.testing.select(sample_of_test(len(dataset.testing), size, seed))
+    return tested(head.predict_all(sample.vectors), sample.y, sample.images, dataset.labels, seed)
+
+
+def sample_of_test(n: int, size: int, seed: int) -> np.ndarray:
+    """The rows of ``size`` of n test images, drawn by ``seed``; of all for -1."""
+    return sample_rows(n, size, np.random.default_rng((seed, 2)))
+
+
+def tested(
+    probabilities: np.ndarray,
+    y: np.ndarray,
+    images: Sequence[CachedImage],
+    labels: Sequence[str],
+    seed: int = 0,
+) -> Test:
+    """``probabilities`` (n, C) of n ``images`` against their labels ``y`` (n,); n > 0."""
     predicted = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
-    wrong = np.flatnonzero(predicted != sample.y)
-    matrix = confusion_matrix(probabilities, sample.y)
+    wrong = np.flatnonzero(predicted != y)
+    matrix = confusion_matrix(probabilities, y)
 
     def misclassified(row: int) -> Misclassified:
         best = np.argsort(-probabilities[row], kind="stable")[:_GUESSES]
-        guesses = ((dataset.labels[i], float(probabilities[row, i])) for i in best)
-        return Misclassified(sample.images[row], tuple(guesses))
+        guesses = ((labels[i], float(probabilities[row, i])) for i in best)
+        return Misclassified(images[row], tuple(guesses))
 
     return Test(
-        score=score(probabilities, sample.y),
-        figures=figures(probabilities, sample.y, seed),
-        labels=tuple(score_labels(probabilities, sample.y, dataset.labels)),
+        score=score(probabilities, y),
+        figures=figures(probabilities, y, seed),
+        labels=tuple(score_labels(probabilities, y, labels)),
         confusion=matrix,
-        most_confused=tuple(most_confused(matrix, dataset.labels)),
+        most_confused=tuple(most_confused(matrix, labels)),
         misclassified=tuple(
             misclassified(row) for row in wrong[np.argsort(-confidence[wrong], kind="stable")]
         ),
-        reliability=tuple(reliability(probabilities, sample.y)),
+        reliability=tuple(reliability(probabilities, y)),
     )

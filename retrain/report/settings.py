@@ -21,8 +21,10 @@ MARKERS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportSettings(Settings):
-    """What is looked for, and where it is written."""
+class TestSettings(Settings):
+    """What is tested, and where that is written."""
+
+    __test__ = False  # it is not pytest's
 
     title: ClassVar[str] = "test and report"
 
@@ -32,14 +34,37 @@ class ReportSettings(Settings):
         metavar="DIR",
         first=True,
     )
+    test_batch_size: int = flag(-1, "images in the final test; -1 for all", metavar="N")
+    print_misclassified_test_images: bool = flag(False, "list the test images it got wrong")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        size = self.test_batch_size
+        require(size >= 1 or size == -1, "test_batch_size", "at least 1, or -1 for all", size)
+
+    @property
+    def outputs(self) -> list[Output]:
+        outputs = super().outputs
+        if self.report_dir is not None:
+            names = (REPORT_FILE, METRICS_FILE, *(f"{plot}.png" for plot in PLOTS))
+            outputs.append(Output("report_dir", self.report_dir, folder=True))
+            outputs += [
+                Output("report_dir", Path(self.report_dir, name), marker=MARKERS[name])
+                for name in names
+            ]
+        return outputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings(TestSettings):
+    """What is looked for, and where it is written."""
+
     summaries_dir: str | None = flag(
         None, "write TensorBoard event files below this folder", metavar="DIR"
     )
     print_every_evaluation: bool = flag(
         False, "print a row for every evaluation, not for about 20 of them"
     )
-    test_batch_size: int = flag(-1, "images in the final test; -1 for all", metavar="N")
-    print_misclassified_test_images: bool = flag(False, "list the test images it got wrong")
     data_health: bool = flag(
         False,
         "look for copies, wrong labels and outliers, and list them in data_health.csv (also done "
@@ -54,8 +79,6 @@ class ReportSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        size = self.test_batch_size
-        require(size >= 1 or size == -1, "test_batch_size", "at least 1, or -1 for all", size)
         folds = self.data_health_folds
         require(folds is None or folds >= 2, "data_health_folds", "at least 2", folds)
         if folds is not None and not self.checks_data_health:
@@ -83,10 +106,4 @@ class ReportSettings(Settings):
         flag = "data_health" if self.report_dir is None else "report_dir"
         if self.checks_data_health:
             outputs.append(Output(flag, self.data_health_path, marker=MARKERS[DATA_HEALTH_FILE]))
-        if self.report_dir is not None:
-            names = (REPORT_FILE, METRICS_FILE, *(f"{plot}.png" for plot in PLOTS))
-            outputs.append(Output(flag, self.report_dir, folder=True))
-            outputs += [
-                Output(flag, Path(self.report_dir, name), marker=MARKERS[name]) for name in names
-            ]
         return outputs
