@@ -6,6 +6,7 @@ The modules, in the order in which data flows (each imports only from those befo
 settings  which photos train, validate and test: the flags
 split     groups -> training, validation or testing
 groups    which photos belong together
+matching  label folders <-> the labels of a classifier
 dataset   cache + split -> X, y of each set
 folds     images -> parts for a cross-validation
 ========  =====================================================
