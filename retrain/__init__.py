@@ -14,10 +14,11 @@ data/       cached rows -> the images of each set
 training/   the images of each set -> a trained softmax layer
 report/     what a run has found, and how it is shown
 export/     the trained classifier -> files that other programs load
-config      the settings of both stages
+config      the settings of both stages, and of an evaluation
 plan        what a run would do
 trainer     train(): all of it together
-console     how a run shows in the terminal
+measuring   measure(): an exported classifier on a folder of labelled photos
+console     how a run and an evaluation show in the terminal
 cli         the command line
 ==========  =====================================================================
 """
@@ -28,16 +29,30 @@ from typing import TYPE_CHECKING, Any
 from bottlenecks import __version__ as __version__
 
 if TYPE_CHECKING:
-    from retrain.config import Config
-    from retrain.report.results import TrainingResult
+    from retrain.config import Config, MeasureConfig
+    from retrain.measuring import MeasureListener, measure
+    from retrain.report.results import Measurement, TrainingResult
     from retrain.trainer import Listener, train
 
-__all__ = ["Config", "Listener", "TrainingResult", "train"]
+__all__ = [
+    "Config",
+    "Listener",
+    "MeasureConfig",
+    "MeasureListener",
+    "Measurement",
+    "TrainingResult",
+    "measure",
+    "train",
+]
 
 _HOME = {
     "Config": "config",
     "Listener": "trainer",
+    "MeasureConfig": "config",
+    "MeasureListener": "measuring",
+    "Measurement": "report.results",
     "TrainingResult": "report.results",
+    "measure": "measuring",
     "train": "trainer",
 }
 

@@ -1,11 +1,14 @@
-"""python -m retrain: flags -> config -> train -> printed figures -> exit code."""
+"""python -m retrain: flags -> config -> train or measure -> printed figures -> exit code."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from bottlenecks.cli import make_extractor
 from bottlenecks.command import DONE, Parser, as_process, run
-from retrain.config import Config
+from bottlenecks.errors import UsageError
+from bottlenecks.settings import Settings
+from retrain.config import Config, MeasureConfig
 
 if TYPE_CHECKING:
     from bottlenecks.network.inception import NetworkExtractor
@@ -33,15 +36,28 @@ def _main(argv: Sequence[str] | None, extractor: "NetworkExtractor | None") -> i
         description=DESCRIPTION,
     )
     parser.add_flags(Config)
-    parser.add_argument_group("instead of a run").add_argument(
+    actions = parser.add_argument_group("instead of a run")
+    actions.add_argument(
         "--dry_run",
         action="store_true",
         help="say what would be done: labels, sets, how many vectors are missing and about how "
         "long they take; nothing is computed or written",
     )
+    actions.add_argument(
+        "--evaluate",
+        action="store_true",
+        help="measure the classifier in --graph on the photos of --image_dir: all figures of a "
+        "test, and the report; nothing is trained or cached",
+    )
+    parser.add_flags(MeasureConfig)  # those that it has beside the others
     values = parser.parse(argv)
-    dry_run = values.pop("dry_run")
-    config = Config(**values)
+    dry_run, evaluate = values.pop("dry_run"), values.pop("evaluate")
+    if evaluate:
+        if dry_run:
+            raise UsageError("--dry_run and --evaluate are for one at a time")
+        where = "with --evaluate, which trains nothing and keeps no cache"
+        return _evaluate(MeasureConfig(**_of(MeasureConfig, values, where)))
+    config = Config(**_of(Config, values, "without --evaluate"))
     if dry_run:
         from retrain.console import plan_text
         from retrain.plan import plan
@@ -61,3 +77,30 @@ def _main(argv: Sequence[str] | None, extractor: "NetworkExtractor | None") -> i
         extractor = extractor or make_extractor(config, download)
         train(config, extractor=extractor, listener=Console(config, bar, steps))
     return DONE
+
+
+def _evaluate(config: MeasureConfig) -> int:
+    from bottlenecks.progress import ProgressBar
+    from retrain.console import MeasureConsole
+    from retrain.measuring import measure
+
+    with ProgressBar("photos", "images") as bar:
+        console = MeasureConsole(config, bar)
+        measure(config, listener=console)
+    console.finished()
+    return DONE
+
+
+def _of(wanted: type[Settings], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The flags of ``wanted``. Raises `UsageError` for others that are set, of no use ``where``."""
+    names = {field.name for field in fields(wanted)}
+    others = {
+        field.name: field.default
+        for settings in (Config, MeasureConfig)
+        for field in fields(settings)
+        if field.name not in names
+    }
+    if given := [f"--{name}" for name, default in others.items() if values[name] != default]:
+        does, them = ("does", "it") if len(given) == 1 else ("do", "them")
+        raise UsageError(f"{', '.join(given)} {does} nothing {where}; leave {them} out")
+    return {name: value for name, value in values.items() if name in names}

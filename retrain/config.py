@@ -1,4 +1,4 @@
-"""The settings of both stages: those of each concern, put together."""
+"""The settings of a run and of an evaluation: those of each concern, put together."""
 
 import os
 from dataclasses import dataclass, fields
@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import ClassVar
 
 import bottlenecks.config
+from bottlenecks.config import PhotoSettings
 from bottlenecks.errors import UsageError, shown
 from bottlenecks.outputs import check_ways, check_writable
-from bottlenecks.settings import flag
+from bottlenecks.settings import flag, require
 from retrain.data.settings import SplitSettings
-from retrain.export.settings import ExportSettings
-from retrain.report.settings import ReportSettings
+from retrain.data.split import SETS
+from retrain.export.settings import ExportSettings, GraphSettings
+from retrain.report.settings import ReportSettings, TestSettings
 from retrain.training.settings import TrainingSettings
 
 _ARCHITECTURE = "inception_v3"
+ALL = "all"
+MEASURED = (*SETS, ALL)  # what an evaluation can be of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,21 +54,58 @@ class Config(
             for name in ("patience", "calibrate"):
                 if getattr(self, name):
                     raise UsageError(f"--{name} needs a --validation_percentage above 0")
-        self._check_ways()
-
-    def _check_ways(self) -> None:
-        """No file that is written may lie in the way of another file or folder."""
-        check_ways(self.outputs, self.inputs)
-        if self.report_dir is not None:
-            parents = Path(os.path.realpath(self.report_dir)).parents
-            for name in ("image_dir", "validation_dir", "test_dir"):
-                folder = getattr(self, name)
-                if folder is not None and Path(os.path.realpath(folder)) in parents:
-                    raise UsageError(
-                        f"--report_dir {shown(self.report_dir)} is inside --{name}, where the next "
-                        "run would take its plots for photos; choose another place"
-                    )
+        _check_ways(self)
 
     def check_outputs(self) -> None:
         """Raise `OutputError` where an output cannot be written, or replaces what is not ours."""
         check_writable(self.outputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureConfig(PhotoSettings, SplitSettings, TestSettings, GraphSettings):
+    """What `retrain.measure` is to do. Raises `UsageError` for values that cannot be.
+
+    The flags that say how a run splits its images are for a ``set`` of it.
+    """
+
+    title: ClassVar[str] = "with --evaluate"
+
+    set: str | None = flag(
+        None,
+        "which images are measured: those of a set, as a run with the same flags splits them, or "
+        "all (default: all, of a ready-made split those of its test set)",
+        choices=MEASURED,
+        metavar="|".join(MEASURED),
+    )
+    seed: int = flag(TrainingSettings.seed, "draws the images of --test_batch_size", metavar="N")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.seed < 2**32, "seed", "from 0 to 4294967295", self.seed)
+        if self.set in (None, ALL):
+            for field in fields(SplitSettings):
+                if getattr(self, field.name) != field.default:
+                    raise UsageError(
+                        f"--{field.name} does nothing when all images are measured; add --set "
+                        "testing (or another set), or leave it out"
+                    )
+        _check_ways(self)
+
+    def check_outputs(self) -> None:
+        """Raise `OutputError` where an output cannot be written, or replaces what is not ours."""
+        check_writable(self.outputs)
+
+
+def _check_ways(config: Config | MeasureConfig) -> None:
+    """No file that is written may lie in the way of another file or folder."""
+    check_ways(config.outputs, config.inputs)
+    if config.report_dir is None:
+        return
+    parents = Path(os.path.realpath(config.report_dir)).parents
+    for name in ("image_dir", "validation_dir", "test_dir"):
+        folder = getattr(config, name)
+        if folder is not None and Path(os.path.realpath(folder)) in parents:
+            raise UsageError(
+                f"--report_dir {shown(config.report_dir)} is inside --{name}, where the next "
+                "run would take its plots for photos; choose another place"
+            )

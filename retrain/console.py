@@ -1,4 +1,4 @@
-"""How a training run shows in the terminal."""
+"""How a training run, and an evaluation, show in the terminal."""
 
 import dataclasses
 import os
@@ -10,16 +10,17 @@ from pathlib import Path
 
 from bottlenecks import machine, speeds
 from bottlenecks.builder import BuildReport, Progress
-from bottlenecks.cli import label_lines, summary
+from bottlenecks.cli import bad_lines, label_lines, summary
 from bottlenecks.errors import shown
 from bottlenecks.progress import ProgressBar
-from retrain.config import Config
+from retrain.config import ALL, Config, MeasureConfig
 from retrain.data.dataset import Dataset
 from retrain.evaluate import Confusion, Figure, Figures, LabelScore, Score
 from retrain.export.graph_spec import FINAL_NODE
+from retrain.measuring import Choice, MeasureListener
 from retrain.plan import Plan
 from retrain.report.health import KINDS, Problem
-from retrain.report.results import TrainingResult
+from retrain.report.results import Measurement, Test, TrainingResult
 from retrain.report.settings import REPORT_FILE
 from retrain.trainer import Listener
 from retrain.training.fitting import Evaluation
@@ -127,6 +128,57 @@ class Console(Listener):
         self._since = now
 
 
+class MeasureConsole(MeasureListener):
+    """Prints an evaluation as it goes: results to stdout, the progress to stderr."""
+
+    def __init__(self, config: MeasureConfig, bar: ProgressBar) -> None:
+        self._config, self._bar = config, bar
+        self._since = time.monotonic()
+
+    def chosen(self, choice: Choice) -> None:
+        print(choice_text(choice), flush=True)
+
+    def progress(self, done: int, total: int) -> None:
+        self._bar(done, total)
+
+    def measured(self, measurement: Measurement) -> None:
+        self._bar.close()
+        print(measurement_text(self._config, measurement), flush=True)
+
+    def finished(self) -> None:
+        """All is written."""
+        if self._config.report_dir is not None:
+            print(f"report  {shown(Path(self._config.report_dir) / REPORT_FILE)}")
+        print(f"took    {_duration(time.monotonic() - self._since)}")
+
+
+def choice_text(choice: Choice) -> str:
+    """Which images are measured, a line for each label and for what is special."""
+    lines = label_lines({label: count for label, count in choice.counts.items() if count})
+    what = "all images" if choice.set == ALL else f"the {choice.set} set"
+    place = choice.folder.sets.get(choice.set, "")
+    of = f"{shown(choice.folder.root)}" + (f", {shown(place)}" if place else "")
+    if (drawn := len(choice.images)) < choice.available:
+        of += f": {drawn} of {choice.available}, drawn"
+    lines.append(f"measured        {what} of {of}")
+    if choice.left_out:
+        lines.append(f"left out        {choice.left_out:>7} (copy or group in another set)")
+    if missing := [label for label, count in choice.counts.items() if not count]:
+        lines.append(f"no images of    {', '.join(missing)} (the figures are of the others)")
+    return "\n".join(lines)
+
+
+def measurement_text(config: MeasureConfig, measurement: Measurement) -> str:
+    """What could not be read, and the figures."""
+    lines = bad_lines(measurement.failed)
+    if measurement.copies:
+        lines.append(
+            f"copies          {measurement.copies:>7} (same content as another image; all count)"
+        )
+    lines += _test_lines(measurement.test, config.print_misclassified_test_images)
+    return "\n".join([*lines, ""])
+
+
 def _hint(config: Config, report: BuildReport) -> str:
     """What would have been faster, if anything."""
     is_slow = config.precision == "float32" and report.computed > HINT_IMAGES
@@ -193,19 +245,12 @@ def plan_text(config: Config, plan: Plan) -> str:
 def result_text(config: Config, result: TrainingResult) -> str:
     """The figures of the test, and where the graph and the labels are."""
     lines = _kept(config, result)
-    if config.print_misclassified_test_images and result.test is not None:
-        lines += ["", "=== MISCLASSIFIED TEST IMAGES ==="]
-        lines += [f"{shown(m.image.path):>70}  {m.predicted}" for m in result.test.misclassified]
-    lines.append("")
     if result.test is None:
         asked = config.testing_percentage
         why = "no image is left for it, see the warning" if asked else "--testing_percentage is 0"
-        lines.append(f"No test: {why}.")
+        lines += ["", f"No test: {why}."]
     else:
-        lines += _label_table(result.test.worst_first)
-        lines += _figures(result.test.figures, len(result.labels))
-        lines += _confused(result.test.most_confused)
-        lines.append(f"Final test accuracy = {result.test.accuracy:.1%} (N={result.test.n})")
+        lines += _test_lines(result.test, config.print_misclassified_test_images)
     lines += [
         "",
         f"graph   {shown(config.output_graph)}",
@@ -213,6 +258,22 @@ def result_text(config: Config, result: TrainingResult) -> str:
         f"use it  {_label_image_command(config)}",
     ]
     return "\n".join(lines)
+
+
+def _test_lines(test: Test, shows_misclassified: bool) -> list[str]:
+    """All figures of a test, under a blank line."""
+    lines = []
+    if shows_misclassified:
+        lines += ["", "=== MISCLASSIFIED TEST IMAGES ==="]
+        lines += [f"{shown(m.image.path):>70}  {m.predicted}" for m in test.misclassified]
+    return [
+        *lines,
+        "",
+        *_label_table(test.worst_first),
+        *_figures(test.figures, len(test.labels)),
+        *_confused(test.most_confused),
+        f"Final test accuracy = {test.accuracy:.1%} (N={test.n})",
+    ]
 
 
 def _kept(config: Config, result: TrainingResult) -> list[str]:
@@ -264,10 +325,11 @@ def _label_table(scores: Sequence[LabelScore]) -> list[str]:
     ordered = scores[:SHOWN_LABELS]
     width = max(len(s.label) for s in ordered)
     lines = [f"{'test':<{width}}  precision  recall      F1  images"]
-    lines += [
-        f"{s.label:<{width}}  {s.precision:>9.1%}  {s.recall:>6.1%}  {s.f1:>6.1%}  {s.support:>6}"
-        for s in ordered
-    ]
+    for s in ordered:
+        recall, f1 = (f"{x:.1%}" if s.support else "-" for x in (s.recall, s.f1))
+        lines.append(
+            f"{s.label:<{width}}  {s.precision:>9.1%}  {recall:>6}  {f1:>6}  {s.support:>6}"
+        )
     if len(scores) > len(ordered):
         lines.append(f"... and {len(scores) - len(ordered)} more labels")
     return [*lines, ""]

@@ -21,7 +21,12 @@ from tests.standin import StandIn
 
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCK = re.compile(r"(<!-- needs a network -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
-CONFIGS = (bottlenecks.config.Config, retrain.config.Config, label_image.config.Config)
+CONFIGS = (
+    bottlenecks.config.Config,
+    retrain.config.Config,
+    retrain.config.MeasureConfig,
+    label_image.config.Config,
+)
 
 
 def blocks(language: str) -> list[str]:
@@ -87,7 +92,7 @@ def test_every_flag_is_explained_with_its_default() -> None:
             if field.default not in (None, False, dataclasses.MISSING):
                 assert f"{field.default}" in row.split("|")[2], row
     actions = {"list", "verify", "prune", "yes", "export_hdf5", "export_npz", "image"}
-    actions |= {"dry_run"}
+    actions |= {"dry_run", "evaluate"}
     fields = {field.name for config in CONFIGS for field in dataclasses.fields(config)}
     assert set(explained) == actions | {name for name in fields if name in explained}
 

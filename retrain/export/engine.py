@@ -19,10 +19,10 @@ from retrain.export.settings import GraphSettings
 class Engine:
     """A frozen graph that runs: of `retrain`, of retrain.py, or of another program.
 
-    It takes photos of ``input_size`` (height, width), best ``batch_size`` of them at once and no
-    more where the graph's own batch is fixed, and gives the scores of its ``labels``. Photos are
-    fed as ``(pixel - input_mean) / input_std`` to ``input_layer``; what is None is read from the
-    graph.
+    It takes photos of ``input_size`` (height, width), best ``batch_size`` of them at once, and no
+    more than ``fixed_batch`` where the graph has one, and gives the scores of its ``labels``.
+    Photos are fed as ``(pixel - input_mean) / input_std`` to ``input_layer``; what is None is read
+    from the graph.
 
     The graph of `retrain` carries its labels: the labels file must hold the same, and is not missed
     where ``labels`` is left at its default. A graph of retrain.py needs the file.
@@ -60,8 +60,8 @@ class Engine:
                 f"{len(self.labels)} labels; use the labels file that was written with the graph"
             )
         self.input_size = _size(source.shape, input_height, input_width)
-        self._fixed_batch: int | None = source.shape[0] if source.shape.rank == 4 else None
-        self.batch_size = self._fixed_batch or machine.batch_size()
+        self.fixed_batch: int | None = source.shape[0] if source.shape.rank == 4 else None
+        self.batch_size = self.fixed_batch or machine.batch_size()
         is_mul = source.name == f"{MUL_NODE}:0"
         self._mean = input_mean if input_mean is not None else 127.5 if is_mul else 0.0
         self._std = input_std if input_std is not None else 127.5 if is_mul else 255.0
@@ -78,8 +78,8 @@ class Engine:
         """
         self._process.check("this classifier")
         fed = (pixels.astype(np.float32) - np.float32(self._mean)) / np.float32(self._std)
-        if self._fixed_batch is not None:  # fill the last batch up
-            fed = np.resize(fed, (self._fixed_batch, *fed.shape[1:]))
+        if self.fixed_batch is not None:  # fill the last batch up
+            fed = np.resize(fed, (self.fixed_batch, *fed.shape[1:]))
         try:
             scores = np.asarray(self._run(fed)).reshape(len(fed), -1)[: len(pixels)]
         except self._failures as error:
