@@ -3,11 +3,13 @@
 The modules, in the order in which data flows (each imports only from those before it):
 
 =========  ====================================================================
+settings   which distortions there are, and how strong
 images     folder -> image files
 labels     image folder -> labelled images, and the sets of a ready-made split
 reading    image files -> bytes, several at once
 structure  image files of too many parts, refused before they are decoded
 shrink     an image of any mode and size -> 8 bits at the size wanted
 decode     file bytes -> pixels; the only decoder
+distort    file bytes -> pixels of distorted variants
 =========  ====================================================================
 """
