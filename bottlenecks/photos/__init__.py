@@ -11,5 +11,6 @@ structure  image files of too many parts, refused before they are decoded
 shrink     an image of any mode and size -> 8 bits at the size wanted
 decode     file bytes -> pixels; the only decoder
 distort    file bytes -> pixels of distorted variants
+sheet      pictures in rows -> one PNG, for the eye
 =========  ====================================================================
 """
