@@ -16,6 +16,7 @@ report/     what a run has found, and how it is shown
 export/     the trained classifier -> files that other programs load
 config      the settings of both stages, and of an evaluation
 plan        what a run would do
+preview     what the distortions make of some photos
 trainer     train(): all of it together
 measuring   measure(): an exported classifier on a folder of labelled photos
 console     how a run and an evaluation show in the terminal

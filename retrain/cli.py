@@ -36,28 +36,21 @@ def _main(argv: Sequence[str] | None, extractor: "NetworkExtractor | None") -> i
         description=DESCRIPTION,
     )
     parser.add_flags(Config)
-    actions = parser.add_argument_group("instead of a run")
-    actions.add_argument(
-        "--dry_run",
-        action="store_true",
-        help="say what would be done: labels, sets, how many vectors are missing and about how "
-        "long they take; nothing is computed or written",
-    )
-    actions.add_argument(
-        "--evaluate",
-        action="store_true",
-        help="measure the classifier in --graph on the photos of --image_dir: all figures of a "
-        "test, and the report; nothing is trained or cached",
-    )
+    _add_instead(parser)
     parser.add_flags(MeasureConfig)  # those that it has beside the others
     values = parser.parse(argv)
     dry_run, evaluate = values.pop("dry_run"), values.pop("evaluate")
+    show_distortions = values.pop("show_distortions")
     if evaluate:
-        if dry_run:
-            raise UsageError("--dry_run and --evaluate are for one at a time")
         where = "with --evaluate, which trains nothing and keeps no cache"
         return _evaluate(MeasureConfig(**_of(MeasureConfig, values, where)))
     config = Config(**_of(Config, values, "without --evaluate"))
+    if show_distortions is not None:
+        from retrain.console import preview_text
+        from retrain.preview import preview
+
+        print(preview_text(preview(config, show_distortions)))
+        return DONE
     if dry_run:
         from retrain.console import plan_text
         from retrain.plan import plan
@@ -104,3 +97,25 @@ def _of(wanted: type[Settings], values: Mapping[str, Any], where: str) -> dict[s
         does, them = ("does", "it") if len(given) == 1 else ("do", "them")
         raise UsageError(f"{', '.join(given)} {does} nothing {where}; leave {them} out")
     return {name: value for name, value in values.items() if name in names}
+
+
+def _add_instead(parser: Parser) -> None:
+    """Add the flags of what is done instead of a run."""
+    group = parser.add_argument_group("instead of a run").add_mutually_exclusive_group()
+    group.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="say what would be done: labels, sets, how many vectors are missing and about how "
+        "long they take; nothing is computed or written",
+    )
+    group.add_argument(
+        "--show_distortions",
+        metavar="FILE",
+        help="write a PNG of what the distortions make of some training photos; nothing is trained",
+    )
+    group.add_argument(
+        "--evaluate",
+        action="store_true",
+        help="measure the classifier in --graph on the photos of --image_dir: all figures of a "
+        "test, and the report; nothing is trained or cached",
+    )

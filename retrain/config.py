@@ -9,6 +9,7 @@ import bottlenecks.config
 from bottlenecks.config import PhotoSettings
 from bottlenecks.errors import UsageError, shown
 from bottlenecks.outputs import check_ways, check_writable
+from bottlenecks.photos.settings import DistortionSettings
 from bottlenecks.settings import flag, require
 from retrain.data.settings import SplitSettings
 from retrain.data.split import SETS
@@ -23,7 +24,12 @@ MEASURED = (*SETS, ALL)  # what an evaluation can be of
 
 @dataclass(frozen=True, kw_only=True)
 class Config(
-    bottlenecks.config.Config, SplitSettings, TrainingSettings, ReportSettings, ExportSettings
+    bottlenecks.config.Config,
+    SplitSettings,
+    DistortionSettings,
+    TrainingSettings,
+    ReportSettings,
+    ExportSettings,
 ):
     """What `retrain.train` is to do. Raises `UsageError` for values that cannot be."""
 
@@ -31,10 +37,6 @@ class Config(
 
     architecture: str = flag(_ARCHITECTURE, f"only {_ARCHITECTURE}", metavar="NAME")
     # Those that do nothing yet: using one is an error, not a silent pass.
-    flip_left_right: bool = flag(False, "(not available yet)")
-    random_crop: int = flag(0, "(not available yet)", metavar="PERCENT")
-    random_scale: int = flag(0, "(not available yet)", metavar="PERCENT")
-    random_brightness: int = flag(0, "(not available yet)", metavar="PERCENT")
     intermediate_output_graphs_dir: str | None = flag(None, "(not available yet)", metavar="DIR")
     intermediate_store_frequency: int = flag(0, "(not available yet)", metavar="N")
     saved_model_dir: str | None = flag(None, "(not available yet)", metavar="DIR")
@@ -99,13 +101,17 @@ class MeasureConfig(PhotoSettings, SplitSettings, TestSettings, GraphSettings):
 def _check_ways(config: Config | MeasureConfig) -> None:
     """No file that is written may lie in the way of another file or folder."""
     check_ways(config.outputs, config.inputs)
-    if config.report_dir is None:
-        return
-    parents = Path(os.path.realpath(config.report_dir)).parents
+    if config.report_dir is not None:
+        check_apart_from_photos(config, config.report_dir, "report_dir", "its plots")
+
+
+def check_apart_from_photos(config: PhotoSettings, path: str, flag: str, what: str = "it") -> None:
+    """Raise `UsageError` where ``path`` lies in a folder of photos."""
+    parents = Path(os.path.realpath(path)).parents
     for name in ("image_dir", "validation_dir", "test_dir"):
         folder = getattr(config, name)
         if folder is not None and Path(os.path.realpath(folder)) in parents:
             raise UsageError(
-                f"--report_dir {shown(config.report_dir)} is inside --{name}, where the next "
-                "run would take its plots for photos; choose another place"
+                f"--{flag} {shown(path)} is inside --{name}, where the next run would take "
+                f"{what} for photos; choose another place"
             )

@@ -19,6 +19,7 @@ from retrain.evaluate import Confusion, Figure, Figures, LabelScore, Score
 from retrain.export.graph_spec import FINAL_NODE
 from retrain.measuring import Choice, MeasureListener
 from retrain.plan import Plan
+from retrain.preview import Preview
 from retrain.report.health import KINDS, Problem
 from retrain.report.results import Measurement, Test, TrainingResult
 from retrain.report.settings import REPORT_FILE
@@ -240,6 +241,14 @@ def plan_text(config: Config, plan: Plan) -> str:
     steps = f"{config.how_many_training_steps} training steps"
     lines.append(f"{steps}, then {shown(config.output_graph)} and {shown(config.output_labels)}.")
     return "\n".join([*lines, "Nothing was computed or written."])
+
+
+def preview_text(preview: Preview) -> str:
+    """Where the sheet of distorted photos is."""
+    return (
+        f"distortions  {shown(preview.path)} ({preview.photos} photos, {preview.variants} variants "
+        "of each)\nNothing was computed or trained."
+    )
 
 
 def result_text(config: Config, result: TrainingResult) -> str:

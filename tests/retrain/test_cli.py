@@ -571,7 +571,11 @@ BAD_INPUTS: dict[str, tuple[Callable[[Path], object], dict[str, object], list[st
         {"architecture": "mobilenet_1.0_224"},
         ["--architecture", "inception_v3", "mobilenet_1.0_224"],
     ),
-    "not available": (_nothing, {"random_crop": 10}, ["--random_crop", "not available"]),
+    "not available": (
+        _nothing,
+        {"saved_model_dir": "saved"},
+        ["--saved_model_dir", "not available"],
+    ),
     "unknown flag": (_nothing, {"how_many_trainin_steps": 5}, ["--how_many_training_steps?"]),
     "graph below a file": (_nothing, {"output_graph": "file/graph.pb"}, ["--output_graph"]),
     "graph is a folder": (_nothing, {"output_graph": "Dataset"}, ["--output_graph", "folder"]),

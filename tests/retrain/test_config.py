@@ -28,13 +28,11 @@ BAD_VALUES = [
     *[("final_tensor_name", value) for value in ("", "_result", "fin al", "result:0", "a\nb", "é")],
     *[("final_tensor_name", value) for value in ("Mul", "Placeholder", "DecodeJpeg/contents")],
     *[("final_tensor_name", value) for value in ("pool_3/_reshape", "final_training_ops/x")],
+    *[(name, v) for name in ("random_crop", "random_shear") for v in (-1, 101, float("nan"))],
+    *[("distortions_per_image", value) for value in (0, 5, 1001)],  # 5: of no distortion
     *[("image_dir", ""), ("bottleneck_dir", ""), ("model_dir", ""), ("weights", "")],
 ]
 NOT_AVAILABLE = [
-    ("flip_left_right", True),
-    ("random_crop", 10),
-    ("random_scale", 10),
-    ("random_brightness", 10),
     ("intermediate_output_graphs_dir", "graphs"),
     ("intermediate_store_frequency", 100),
     ("saved_model_dir", "saved"),
