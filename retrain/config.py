@@ -52,10 +52,6 @@ class Config(
                 f"--architecture must be {_ARCHITECTURE}, the only network this program has. "
                 f"Received: {shown(self.architecture)}"
             )
-        if not self.validation_percentage and self.validation_dir is None:
-            for name in ("patience", "calibrate"):
-                if getattr(self, name):
-                    raise UsageError(f"--{name} needs a --validation_percentage above 0")
         _check_ways(self)
 
     def check_outputs(self) -> None:

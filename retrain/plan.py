@@ -4,10 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bottlenecks import machine, speeds
-from bottlenecks.errors import BadImageError
+from bottlenecks.errors import BadImageError, UsageError
 from bottlenecks.network.inception import Extractor, InceptionV3
 from bottlenecks.network.weights import are_at_hand
-from bottlenecks.photos.labels import ImageFolder, check_labels, scan, single_folder
+from bottlenecks.photos.labels import (
+    VALIDATION,
+    ImageFolder,
+    check_labels,
+    scan,
+    single_folder,
+)
 from bottlenecks.photos.reading import key_of
 from bottlenecks.store.cache import Cache
 from bottlenecks.store.stat_index import StatIndex
@@ -40,16 +46,30 @@ def checked_folder(config: Config) -> ImageFolder:
     """The images of a run, once all is checked that can be before anything is computed or made.
 
     Raises `ImageFolderError` for fewer than two labels or three images of one, among others,
-    `UsageError` for groups that cannot be meant, and `OutputError`.
+    `UsageError` for groups that cannot be meant and for settings that need a validation set where
+    there is none, and `OutputError`.
     """
     folder = scan(config.image_dir, validation_dir=config.validation_dir, test_dir=config.test_dir)
     check_labels(folder)
     check_counts(folder.counts, single_folder(folder))
     check_groups(config.group_by, folder.images)
+    _check_validation(config, folder)
     if config.checks_data_health:
         count_folds(folder.counts, config.data_health_folds)
     config.check_outputs()
     return folder
+
+
+def _check_validation(config: Config, folder: ImageFolder) -> None:
+    """Raise `UsageError` for what looks at the validation set where there is none."""
+    if config.validation_percentage or VALIDATION in folder.sets:
+        return
+    for name in ("patience", "calibrate"):
+        if getattr(config, name):
+            raise UsageError(
+                f"--{name} needs a validation set: a --validation_percentage above 0, or photos "
+                "in a --validation_dir. Received: --validation_percentage 0"
+            )
 
 
 def plan(config: Config, extractor: Extractor | None = None) -> Plan:

@@ -80,13 +80,6 @@ def test_a_flag_that_does_nothing_yet_is_an_error(name: str, value: object) -> N
         config(**{name: value})
 
 
-@pytest.mark.parametrize(("name", "value"), [("patience", 10), ("calibrate", True)])
-def test_what_looks_at_the_validation_set_needs_one(name: str, value: object) -> None:
-    with pytest.raises(UsageError, match=f"--{name} needs a --validation_percentage above 0"):
-        config(validation_percentage=0, **{name: value})
-    assert getattr(config(validation_percentage=1, **{name: value}), name) == value
-
-
 @pytest.mark.parametrize(("name", "value"), [("tune", True), ("patience", 10)])
 def test_classic_has_nothing_to_tune_and_stops_never(name: str, value: object) -> None:
     with pytest.raises(UsageError, match=f"--{name} does nothing with --recipe classic"):
