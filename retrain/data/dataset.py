@@ -4,7 +4,6 @@ import functools
 import logging
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
@@ -16,8 +15,7 @@ from retrain.data.split import MIN_IMAGES, split
 
 FEW_IMAGES = 20  # below this retrain.py warned
 LEFT_OUT = "left out"
-
-T = TypeVar("T")
+_PRECEDENCE = ("testing", "validation", "training")  # where images count that are in several
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +59,8 @@ class Dataset:
     """Sorted ``labels`` (y counts in them), all readable images, and the three sets of them.
 
     ``set_of`` has the name of the set of each image of ``everything``, or `LEFT_OUT` for an image
-    whose very content is in another set that counts for more; ``groups`` the name of its group,
-    None where each is on its own.
+    whose unit is in another set that counts for more; ``groups`` the name of its group, None where
+    each is on its own.
     """
 
     labels: tuple[str, ...]
@@ -77,21 +75,7 @@ class Dataset:
         A model that has seen one of them has seen all. The order of the numbers is that of
         the contents' hashes, so it hangs on no name.
         """
-        keys = [image.key for image in self.everything.images]
-        content = _numbered(keys, sorted(set(keys)))
-        if self.groups is None:
-            return content
-        from scipy.sparse import coo_array
-        from scipy.sparse.csgraph import connected_components
-
-        group = _numbered(self.groups, set(self.groups)) + len(keys)
-        links = coo_array((np.ones(len(keys)), (content, group)), (2 * len(keys),) * 2)
-        _, component = connected_components(links, directed=False)
-        _, unit = np.unique(component[content], return_inverse=True)
-        lowest = np.full(int(unit.max(initial=-1)) + 1, len(keys))
-        np.minimum.at(lowest, unit, content)
-        units: np.ndarray = np.argsort(np.argsort(lowest))[unit]
-        return units
+        return _linked([image.key for image in self.everything.images], self.groups)
 
     def units_of(self, name: str) -> np.ndarray:
         """The `units` of the images of the set ``name``, in the order of its rows."""
@@ -117,6 +101,24 @@ class Dataset:
 
     def _subset(self, name: str) -> Subset:
         return self.everything.select(np.flatnonzero(self.set_of == name))
+
+
+def _linked(keys: Sequence[bytes], groups: Sequence[str] | None) -> np.ndarray:
+    """The units (n,) int64, as of `Dataset.units`, of images by their contents and groups."""
+    content = _numbered(keys, sorted(set(keys)))
+    if groups is None:
+        return content
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    group = _numbered(groups, set(groups)) + len(keys)
+    links = coo_array((np.ones(len(keys)), (content, group)), (2 * len(keys),) * 2)
+    _, component = connected_components(links, directed=False)
+    _, unit = np.unique(component[content], return_inverse=True)
+    lowest = np.full(int(unit.max(initial=-1)) + 1, len(keys))
+    np.minimum.at(lowest, unit, content)
+    units: np.ndarray = np.argsort(np.argsort(lowest))[unit]
+    return units
 
 
 def _numbered(names: Sequence[Hashable], different: Iterable[Hashable]) -> np.ndarray:
@@ -172,10 +174,10 @@ def assemble(
 ) -> Dataset:
     """Split the readable images of ``report`` and read their vectors.
 
-    ``group_by`` is that of `retrain.data.groups.grouping`. An image that is in two sets stays in
-    one: before all in testing, then in validation, so that neither the training nor the choices
-    made by the validation set know a test image. So does one whose group is in two, as it can be in
-    a ready-made split.
+    ``group_by`` is that of `retrain.data.groups.grouping`. Images that are linked, as copies or by
+    their groups, count in one set, and those of them elsewhere are left out: before all in testing,
+    then in validation, so that neither the training nor the choices made by the validation set know
+    a test image. A ready-made split can put a group into two sets, and any split a copy.
 
     Raises `ImageFolderError` for too few images or labels, and for a label without an image to
     train on; `UsageError` for a ``group_by`` that cannot be used.
@@ -187,18 +189,6 @@ def assemble(
     names = [sets[image.relpath] for image in report.images]
     groups = [member.group for member in members]
     keys = [image.key for image in report.images]
-    counts_in = _counts_in(keys, names)
-    if report.sets:  # only a ready-made split puts a group into two
-        group_counts_in = _counts_in(groups, names)
-        set_of = [
-            name if name == counts_in[key] == group_counts_in[group] else LEFT_OUT
-            for name, key, group in zip(names, keys, groups, strict=True)
-        ]
-    else:
-        set_of = [
-            name if name == counts_in[key] else LEFT_OUT
-            for name, key in zip(names, keys, strict=True)
-        ]
     number = {label: i for i, label in enumerate(report.counts)}
     everything = Subset(
         report.images,
@@ -208,21 +198,22 @@ def assemble(
     dataset = Dataset(
         tuple(number),
         everything,
-        np.array(set_of),
+        _counting(names, _linked(keys, groups)),
         groups,
     )
     _check_sets(dataset, validation_percentage, testing_percentage)
     return dataset
 
 
-def _counts_in(things: Sequence[T], names: Sequence[str]) -> dict[T, str]:
-    """The one set in which each of ``things`` counts, of the ``names`` of those that it is in."""
-    counts_in: dict[T, str] = {}
-    for last in ("training", "validation", "testing"):
-        counts_in |= {
-            thing: last for thing, name in zip(things, names, strict=True) if name == last
-        }
-    return counts_in
+def _counting(names: Sequence[str], units: np.ndarray) -> np.ndarray:
+    """The ``names`` of the images' sets, (n,) str; `LEFT_OUT` outside the one of its unit.
+
+    ``units`` (n,) int64 are those of the images.
+    """
+    rank = np.array([_PRECEDENCE.index(name) for name in names])
+    first = np.full(len(names), len(_PRECEDENCE))
+    np.minimum.at(first, units, rank)
+    return np.where(rank == first[units], names, LEFT_OUT)
 
 
 def _check_sets(dataset: Dataset, validation_percentage: int, testing_percentage: int) -> None:
@@ -238,7 +229,8 @@ def _check_sets(dataset: Dataset, validation_percentage: int, testing_percentage
         if name == "training":
             raise ImageFolderError(
                 f"no image of the label {missing[0]!r} is left to train on: all that are not held "
-                "out are copies of validation or test images; add different ones"
+                "out are copies of validation or test images, or linked to such by their groups; "
+                "add different ones"
             )
         log.warning(
             "no image of %s is tested on: it has too few groups, or copies alone",

@@ -185,6 +185,49 @@ def test_groups_hold_across_given_sets(tmp_path: Path) -> None:
     assert "left out" not in sets_of(ready_made(tmp_path / "2", images)).values()
 
 
+@pytest.mark.parametrize("held_out", ["testing", "validation"])
+def test_the_group_of_a_copy_of_a_held_out_image_is_left_out_with_it(
+    tmp_path: Path, held_out: str
+) -> None:
+    """Whoever lies in the test under another name is known to a model that is trained on him."""
+    other = {"testing": "validation", "validation": "testing"}[held_out]
+    images = [("training", f"{label}/p{i}_{j}.jpg", 10 * i + 3 * j + 500 * (label == "b"))
+              for label in "ab" for i in range(9) for j in range(2)]  # fmt: skip
+    images += [(held_out, f"{label}/x_1.jpg", 500 * (label == "b")) for label in "ab"]  # p0_0
+    images += [(other, f"{label}/y_1.jpg", 900 + (label == "b")) for label in "ab"]
+    dataset = ready_made(tmp_path, images, r"/([a-z]\d*)_")
+    found = sets_of(dataset)
+    for label in "ab":
+        assert found[f"training/{label}/p0_0.jpg"] == found[f"training/{label}/p0_1.jpg"]
+        assert found[f"training/{label}/p0_1.jpg"] == "left out"
+        assert found[f"{held_out}/{label}/x_1.jpg"] == held_out
+        assert found[f"training/{label}/p1_0.jpg"] == "training"
+    assert dataset.left_out == 4
+
+
+def test_a_unit_counts_in_one_set_only(tmp_path: Path) -> None:
+    """However it is linked, and whether or not the sets are given."""
+    random = np.random.default_rng(0)
+    images = [
+        (name, f"{label}/p{random.integers(40)}_{i}.jpg", int(random.integers(300)))
+        for name, count in (("training", 60), ("validation", 9), ("testing", 9))
+        for label in "ab"
+        for i in range(count)
+    ]
+    report = report_of(tmp_path / "split", {"ant": 90, "bee": 90})
+    names = [image.relpath for image in report.images]
+    copies = dict(zip(random.choice(names, 9), random.choice(names, 9), strict=True))
+    for dataset in (
+        ready_made(tmp_path / "given", images, r"/(p\d+)_"),
+        assemble(with_copies(report, copies), 20, 20, r"(\w+/\d\d)"),
+    ):
+        sets: dict[int, set[str]] = {}
+        for unit, name in zip(dataset.units.tolist(), dataset.set_of.tolist(), strict=True):
+            sets.setdefault(unit, set()).add(name)
+        assert {len(names - {"left out"}) for names in sets.values()} == {1}
+        assert dataset.left_out > 0
+
+
 def test_a_sample_keeps_rows_together(dataset: Dataset) -> None:
     sample = dataset.training.sample(20, np.random.default_rng(0))
     assert len(sample) == 20 == len({image.relpath for image in sample.images})
