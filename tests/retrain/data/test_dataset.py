@@ -228,6 +228,24 @@ def test_a_unit_counts_in_one_set_only(tmp_path: Path) -> None:
         assert dataset.left_out > 0
 
 
+def test_a_group_split_off_the_training_set_is_counted_where_it_costs_a_given_image(
+    tmp_path: Path,
+) -> None:
+    images = [("training", f"{label}/p{i}_1.jpg", 10 * i + ord(label)) for label in "ab"
+              for i in range(60)]  # fmt: skip
+    images += [("validation", f"{label}/p{i}_2.jpg", 900 + 10 * i + ord(label)) for label in "ab"
+               for i in range(0, 60, 2)]  # fmt: skip
+    dataset = ready_made(tmp_path, images, r"/(p\d+)_")
+    found = sets_of(dataset)
+    lost = [path for path, name in found.items() if name == "left out"]
+    assert any(path.startswith("validation/") for path in lost)
+    for path in lost:
+        other = path.replace("_2", "_1").replace("validation", "training")
+        assert path.startswith("training/") or found[other] == "testing"
+    assert dataset.left_out == len(lost)
+    assert sum(map(len, subsets(dataset).values())) + dataset.left_out == len(images)
+
+
 def test_a_sample_keeps_rows_together(dataset: Dataset) -> None:
     sample = dataset.training.sample(20, np.random.default_rng(0))
     assert len(sample) == 20 == len({image.relpath for image in sample.images})
