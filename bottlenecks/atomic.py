@@ -2,7 +2,7 @@
 
 A file written here is seen under its name either not at all, or as it was before, or
 whole; a process killed in between leaves at most a ``.<name>.<32 hex>.partial`` beside it, which
-the next one that writes the file removes.
+the next one that writes the file removes, or after a day one that writes any file there.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PARTIAL_SUFFIX = ".partial"
+_TAG_LETTERS = 32
 _OLD_SECONDS = 24 * 3600.0
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}\.partial", re.DOTALL)
 _CANNOT_SYNC_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
@@ -68,17 +69,28 @@ def _this_machine() -> int:
 def _remove_left_behind(path: Path) -> None:
     """Remove partial files of ``path`` whose writers are dead: killed, they could not do it.
 
-    Of another machine's, and where process numbers are used again, a day's age tells.
+    Of another machine's, and where process numbers are used again, a day's age tells; and so it
+    does of those of other files beside ``path``, which may never be written again.
     """
-    with contextlib.suppress(OSError):
-        for partial in partials(path.parent):
-            tag = partial.name.removesuffix(PARTIAL_SUFFIX)[-32:]
-            if partial.name[1 : -(len(tag) + len(PARTIAL_SUFFIX) + 1)] != path.name[:50]:
-                continue
+    try:
+        found = partials(path.parent)
+    except OSError:
+        return
+    for partial in found:
+        with contextlib.suppress(OSError):  # it is gone, or another user's
             is_old = time.time() - partial.lstat().st_mtime > _OLD_SECONDS
-            here = int(tag[8:16], 16) == _this_machine()
-            if is_old or (here and not _is_alive(int(tag[:8], 16))):
+            if is_old or (_is_of(partial, path) and _is_of_the_dead(partial)):
                 partial.unlink(missing_ok=True)
+
+
+def _is_of(partial: Path, path: Path) -> bool:
+    return partial.name[1 : -(_TAG_LETTERS + len(PARTIAL_SUFFIX) + 1)] == path.name[:50]
+
+
+def _is_of_the_dead(partial: Path) -> bool:
+    """Whether its writer was a process of this machine that has ended."""
+    tag = partial.name.removesuffix(PARTIAL_SUFFIX)[-_TAG_LETTERS:]
+    return int(tag[8:16], 16) == _this_machine() and not _is_alive(int(tag[:8], 16))
 
 
 def _is_alive(pid: int) -> bool:

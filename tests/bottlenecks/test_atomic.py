@@ -214,6 +214,13 @@ def test_what_a_living_writer_has_begun_stays(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_bytes() == b"one"
 
 
+def aged(path: Path, seconds: float) -> Path:
+    path.write_bytes(b"half")
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+    return path
+
+
 @pytest.mark.parametrize(("age", "stays"), [(3600.0, True), (25 * 3600.0, False)])
 def test_what_another_machine_has_begun_stays_for_a_day(
     tmp_path: Path, age: float, stays: bool
@@ -225,11 +232,19 @@ def test_what_another_machine_has_begun_stays_for_a_day(
     dead.wait()
     another = f"{int(tag[8:16], 16) ^ 1:08x}"
     theirs = tmp_path / f".out.{dead.pid:08x}{another}{tag[16:]}.partial"
-    theirs.write_bytes(b"half")
-    then = time.time() - age
-    os.utime(theirs, (then, then))
+    aged(theirs, age)
     atomic.write_bytes(tmp_path / "out", b"whole")
     assert theirs.exists() == stays
+
+
+def test_what_was_left_of_another_file_is_removed_after_a_day(tmp_path: Path) -> None:
+    """A graph may never be written again under the name that a killed run was to give it."""
+    old = aged(tmp_path / f".graph.pb.{'0f' * 16}.partial", 25 * 3600.0)
+    young = aged(tmp_path / f".labels.txt.{'0f' * 16}.partial", 23 * 3600.0)
+    foreign = [aged(tmp_path / name, 1e7) for name in (".a.0f.partial", "graph.pb.partial")]
+    atomic.write_bytes(tmp_path / "out", b"whole")
+    assert not old.exists()
+    assert young.exists() and all(path.exists() for path in foreign)
 
 
 def test_of_two_files_that_are_written_together_the_one_that_failed_is_named(
