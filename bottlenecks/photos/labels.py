@@ -5,11 +5,12 @@ folders at the top are the sets, and the labels lie in them: ``Dataset/train/Red
 """
 
 import functools
+import logging
 import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from bottlenecks.errors import ImageFolderError, ImageFolderNotFoundError, UsageError, shown
@@ -33,6 +34,8 @@ _FLAGS = {VALIDATION: "validation_dir", TESTING: "test_dir"}
 _WORDS = frozenset.union(*_SETS.values()) | frozenset(
     ("set", "sets", "seg", "split", "data", "dataset", "image", "images", "img", "photos")
 )
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,7 @@ def scan(
 
     A ready-made split is recognised: a folder that is called as training sets are, and one or two
     that are called as the others, with label folders in each. What lies beside them without labels
-    is passed over.
+    is passed over, with a warning where it is called as a set is.
 
     Raises `ImageFolderNotFoundError` where there is no folder, `ImageFolderError` where there
     are no labels, two folders give the same label, or a split cannot be told; `UsageError` for a
@@ -108,7 +111,7 @@ def scan(
     elsewhere = {VALIDATION: validation_dir, TESTING: test_dir}
     named = {set_: os.fspath(folder) for set_, folder in elsewhere.items() if folder is not None}
     _check_apart(os.fspath(image_dir), named)
-    whole = _split(_labelled(image_dir, "image_dir", named.values()), is_completed=bool(named))
+    whole = _split(_labelled(image_dir, "image_dir", named.values()), named.values())
     for set_, folder in named.items():
         whole = _with_set(
             whole, set_, folder, [other for other in named.values() if other != folder]
@@ -190,10 +193,11 @@ def _label_of(folder_name: str, folder_of: dict[str, str]) -> str:
     return label
 
 
-def _split(folder: ImageFolder, is_completed: bool) -> ImageFolder:
+def _split(folder: ImageFolder, others: Collection[str]) -> ImageFolder:
     """``folder`` by its sets where it is a ready-made split, else as it is.
 
-    Where sets that lie elsewhere complete it, a single folder for training is one.
+    Where ``others``, sets with places of their own, complete it, a single folder for training is
+    one.
     """
     inner: dict[str, set[str]] = {}  # label folders in each folder
     for image in folder.images:
@@ -204,7 +208,7 @@ def _split(folder: ImageFolder, is_completed: bool) -> ImageFolder:
         inner.setdefault(top, set()).update(rest[:1] if is_labelled else ())
     called = {top: set_ for top in inner if (set_ := _set_of(top))}
     training = [top for top, set_ in called.items() if set_ == TRAINING and inner[top]]
-    several = len(called) > 1 or (is_completed and training)
+    several = len(called) > 1 or (others and training)
     if not (several and (training or len(called) == len(inner))):
         _check_no_set_among_labels(folder, inner, called)
         return folder
@@ -215,7 +219,7 @@ def _split(folder: ImageFolder, is_completed: bool) -> ImageFolder:
                 f"{shown(folder.root)} has two folders for {set_}, {shown(sets[set_])} and "
                 f"{shown(top)}; put one elsewhere"
             )
-    if TRAINING not in sets or (len(sets) < 2 and not is_completed):
+    if TRAINING not in sets or (len(sets) < 2 and not others):
         raise ImageFolderError(
             f"{shown(folder.root)} looks like a ready-made split: its folders "
             f"{', '.join(map(shown, sorted(called)))} are called as sets are, but train and "
@@ -232,7 +236,30 @@ def _split(folder: ImageFolder, is_completed: bool) -> ImageFolder:
             label = _label_of(rest[0], folder_of[set_in[top]])
             images.append(replace(image, label=label, given=set_in[top], name_at=len(top) + 1))
     passed_over = folder.passed_over + len(folder.images) - len(images)
+    _warn_of_passed_over(folder, [*sets.values()], others)
     return replace(folder, images=_sorted(images), passed_over=passed_over, sets=sets)
+
+
+def _warn_of_passed_over(folder: ImageFolder, used: Collection[str], others: Iterable[str]) -> None:
+    """Warn of each folder that is called as a set is, but is not ``used`` nor one of ``others``."""
+    elsewhere = set(map(os.path.realpath, others))
+    for entry in entries_of(folder.root):
+        is_hidden, real = entry.name.startswith("."), os.path.realpath(entry.path)
+        if is_hidden or not _set_of(entry.name) or entry.name in used or real in elsewhere:
+            continue
+        if entry.is_symlink() and not os.path.exists(entry.path):
+            why, remedy = "is a link to nothing", "mend the link"
+        elif is_folder(entry):
+            why, remedy = "holds no label folders with photos", "sort its photos by their labels"
+        else:
+            continue
+        log.warning(
+            "%s is called as the %s set, but %s, so it is passed over; %s, or move it elsewhere",
+            _in(folder, entry.name),
+            _set_of(entry.name),
+            why,
+            remedy,
+        )
 
 
 def _check_no_set_among_labels(

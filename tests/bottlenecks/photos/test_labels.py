@@ -1,8 +1,9 @@
 """A ready-made split is used; what only looks like one is an error, and labels stay labels."""
 
+import logging
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,48 @@ def test_what_lies_beside_the_sets_without_labels_is_passed_over(
     found = scan(make(tmp_path, paths))
     assert len(found.images) == 4 and found.passed_over == 1
     assert set(found.sets) == {"training", "validation"}
+
+
+SPLIT = [f"{name}/{label}/1.jpg" for name in ("train", "val") for label in "ab"]
+
+
+@pytest.mark.parametrize(
+    ("make_test", "why"),
+    [
+        (lambda test: make(test, ["1.jpg"]), "holds no label folders"),
+        (lambda test: test.mkdir(), "holds no label folders"),
+        (lambda test: (test / "a").mkdir(parents=True), "holds no label folders"),
+        (lambda test: test.symlink_to("missing"), "is a link to nothing"),
+        (lambda test: test.symlink_to("test"), "is a link to nothing"),
+    ],
+    ids=["loose photos", "empty", "empty labels", "dangling", "looping"],
+)
+def test_a_set_of_a_split_that_is_passed_over_is_one_warning(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    make_test: Callable[[Path], object],
+    why: str,
+) -> None:
+    make_test(make(tmp_path, SPLIT) / "test")
+    with caplog.at_level(logging.WARNING):
+        found = scan(tmp_path)
+    assert set(found.sets) == {"training", "validation"}
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith(f"{tmp_path / 'test'} is called as the testing set, but {why}")
+
+
+def test_only_folders_that_are_called_as_sets_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(tmp_path, [*SPLIT, "unlabeled/1.jpg", ".test/1.jpg", "test/a/2.jpg", "test/b/2.jpg"])
+    (tmp_path / "holdout").write_text("a file")
+    with caplog.at_level(logging.WARNING):
+        assert len(scan(tmp_path).images) == 6
+        assert len(scan(tmp_path, test_dir=tmp_path / "test").images) == 6
+        make(tmp_path / "labels", ["a/1.jpg", "b/1.jpg"])
+        (tmp_path / "labels" / "test").mkdir()
+        assert scan(tmp_path / "labels").empty_folders == ("test",)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
