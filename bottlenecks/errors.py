@@ -46,6 +46,10 @@ class DamagedShardError(CacheError):
     """A shard whose bytes or structure are not what its name and format promise."""
 
 
+class OtherRowsError(CacheError):
+    """A shard that is sound, but whose rows are not of the kind that was asked for."""
+
+
 class GraphError(RetrainError, ValueError):
     """A graph or labels file that cannot be used for labelling."""
 

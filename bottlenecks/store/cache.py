@@ -17,7 +17,13 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 
 from bottlenecks import atomic
-from bottlenecks.errors import CacheError, DamagedShardError, OutputError, shown
+from bottlenecks.errors import (
+    CacheError,
+    DamagedShardError,
+    OtherRowsError,
+    OutputError,
+    shown,
+)
 from bottlenecks.row_spec import BOTTLENECK, RowSpec, image_of
 from bottlenecks.store import layout, lock, shard
 from bottlenecks.store.layout import (
@@ -56,6 +62,7 @@ class Cache:
         self.fingerprint, self.spec = fingerprint, spec
         self.folder = Path(bottleneck_dir) / f"{FOLDER_PREFIX}{fingerprint[:12]}"
         self.damaged: dict[str, str] = {}  # shards that `load` found damaged, and how
+        self.foreign: dict[str, str] = {}  # those that are sound, but of other rows
         self._shards: dict[str, _Shard] = {}  # by name
         self._place: dict[bytes, tuple[str, int]] = {}  # key -> (shard, row)
 
@@ -73,23 +80,29 @@ class Cache:
         return len(set(map(image_of, self._place)))
 
     def load(self) -> None:
-        """Find the rows on disk. A damaged shard is warned of once, and none of it is served."""
-        for name, problem in self.check().items():
-            if name not in self.damaged:
-                self.damaged[name] = problem
-                log.warning(
-                    "the cache file %s is damaged: %s; its images will be computed again",
-                    shown(self.folder / name),
-                    problem,
-                )
+        """Find the rows on disk. A shard that cannot be used is warned of once, and not served."""
+        damaged, foreign = self._find()
+        for problems, known, said in (
+            (damaged, self.damaged, "is damaged: %s; its images will be computed again"),
+            (foreign, self.foreign, "is sound, but %s; it is left alone and not used"),
+        ):
+            for name, problem in problems.items():
+                if name not in known:
+                    known[name] = problem
+                    log.warning("the cache file %s " + said, shown(self.folder / name), problem)
 
     def check(self, *, every_row: bool = False) -> dict[str, str]:
         """Find the rows on disk and return what is wrong with which shard.
 
         With ``every_row`` the vectors are read too, not only each file's hash, structure and keys.
         """
+        damaged, foreign = self._find(every_row)
+        return damaged | foreign
+
+    def _find(self, every_row: bool = False) -> tuple[dict[str, str], dict[str, str]]:
+        """`check`, with the shards that are damaged apart from those of other rows."""
         found = Cache(self.folder.parent, self.fingerprint, self.spec)
-        problems = {}
+        damaged, foreign = {}, {}
         for path in self.shard_paths():
             try:
                 image = read_shard(path)
@@ -100,11 +113,13 @@ class Cache:
             except FileNotFoundError:
                 continue  # merged away by another run; its rows are in a shard of that run
             except DamagedShardError as error:
-                problems[path.name] = str(error)
+                damaged[path.name] = str(error)
+            except OtherRowsError as error:
+                foreign[path.name] = str(error)
             else:
                 found._add(path.name, len(image), keys)
         self._shards, self._place = found._shards, found._place
-        return problems
+        return damaged, foreign
 
     @contextlib.contextmanager
     def writing(self, description: Mapping[str, Any] | None) -> Iterator[None]:

@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from bottlenecks.errors import DamagedShardError
+from bottlenecks.errors import CacheError, DamagedShardError, OtherRowsError
 from bottlenecks.row_spec import IMAGE_KEY_BYTES, VARIANT_KEY_BYTES, RowSpec
 
 SUFFIX = ".h5"
@@ -57,7 +57,7 @@ def name_of(image: bytes) -> str:
 
 
 def unpack_keys(name: str, image: bytes, fingerprint: str, spec: RowSpec) -> np.ndarray:
-    """The keys (n, 32 or 64) uint8 of a shard; raises `DamagedShardError`."""
+    """The keys (n, 32 or 64) uint8 of a shard; raises as `unpack` does."""
     with _checked(name, image, fingerprint, spec) as file:
         keys: np.ndarray = file["sha256"][...]
         return keys
@@ -75,7 +75,10 @@ def describe(name: str, image: bytes, beginning: str) -> tuple[str, RowSpec]:
 def unpack(
     name: str, image: bytes, fingerprint: str, spec: RowSpec
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The keys (n, 32 or 64) uint8 and rows (n, ...) of ``spec``; raises `DamagedShardError`."""
+    """The keys (n, 32 or 64) uint8 and rows (n, ...) of ``spec``.
+
+    Raises `DamagedShardError`, and `OtherRowsError` where it is sound but of another kind of rows.
+    """
     with _checked(name, image, fingerprint, spec) as file:
         keys, vectors = file["sha256"][...], file["vectors"][...]
     if not np.isfinite(vectors).all():
@@ -84,7 +87,7 @@ def unpack(
 
 
 def row_offsets(name: str, image: bytes, fingerprint: str, spec: RowSpec) -> np.ndarray:
-    """Where in the file each row of ``spec`` begins, (n,) int64 bytes; raises `DamagedShardError`.
+    """Where in the file each row of ``spec`` begins, (n,) int64 bytes; raises as `unpack`.
 
     Chunks are stored as they are, row by row, each with 4 bytes of checksum at its end.
     """
@@ -110,7 +113,7 @@ def _checked(name: str, image: bytes, fingerprint: str, spec: RowSpec | None) ->
         with h5py.File(io.BytesIO(image), "r") as file:
             _check_structure(file, len(image), fingerprint, spec)
             yield file
-    except (DamagedShardError, MemoryError):
+    except (CacheError, MemoryError):
         raise
     except Exception as error:  # h5py raises OSError, KeyError, RuntimeError, ...
         raise DamagedShardError(f"it is no readable HDF5 file ({error})") from error
@@ -119,7 +122,8 @@ def _checked(name: str, image: bytes, fingerprint: str, spec: RowSpec | None) ->
 def _check_structure(file: h5py.File, size: int, fingerprint: str, spec: RowSpec | None) -> None:
     """Only what `pack` makes passes: no links to other files, no filters but fletcher32.
 
-    Without a ``spec`` rows of any kind that can be packed do.
+    Without a ``spec`` rows of any kind that can be packed do; with one, those of another kind
+    raise `OtherRowsError` where all else is sound.
     """
     if sorted(file) != ["sha256", "vectors"]:
         raise DamagedShardError("it does not hold exactly the datasets sha256 and vectors")
@@ -131,21 +135,24 @@ def _check_structure(file: h5py.File, size: int, fingerprint: str, spec: RowSpec
     keys, vectors = file["sha256"], file["vectors"]
     if keys.ndim != 2 or keys.shape[1] not in (IMAGE_KEY_BYTES, VARIANT_KEY_BYTES):
         raise DamagedShardError(f"sha256 is {keys.shape}, expected (n, 32) or (n, 64)")
-    if spec is None:
-        if not 2 <= vectors.ndim <= _MOST_DIMENSIONS or vectors.dtype.name not in _DTYPES:
-            raise DamagedShardError(f"vectors are {vectors.shape} {vectors.dtype}")
-        spec = RowSpec.of(vectors)
+    if not 2 <= vectors.ndim <= _MOST_DIMENSIONS or vectors.dtype.name not in _DTYPES:
+        raise DamagedShardError(f"vectors are {vectors.shape} {vectors.dtype}")
+    found = RowSpec.of(vectors)
     _check_dataset(keys, keys.shape, np.dtype("u1"), size)
-    little_endian = np.dtype(spec.dtype).newbyteorder("<")
-    _check_dataset(vectors, (len(keys), *spec.shape), little_endian, size)
+    little_endian = np.dtype(found.dtype).newbyteorder("<")
+    _check_dataset(vectors, (len(keys), *found.shape), little_endian, size)
     # Of the fingerprint the 12 digits of the folder's name may be all that is known.
     for name, expected in (("format", FORMAT), ("fingerprint", fingerprint)):
         attribute = file.attrs.get_id(name) if name in file.attrs else None
         if attribute is None or attribute.shape != () or attribute.dtype.kind != "S":
             raise DamagedShardError(f"it has no {name}")
-        found = bytes(file.attrs[name]).decode("ascii", "replace")
-        if found != expected and (name == "format" or found[:12] != expected):
-            raise DamagedShardError(f"it is of the {name} {found[:64]}, not {expected}")
+        value = bytes(file.attrs[name]).decode("ascii", "replace")
+        if value != expected and (name == "format" or value[:12] != expected):
+            raise DamagedShardError(f"it is of the {name} {value[:64]}, not {expected}")
+    if spec is not None and (found.shape, found.dtype) != (spec.shape, spec.dtype):
+        raise OtherRowsError(
+            f"its rows are {found.shape} {found.dtype}, expected {spec.shape} {spec.dtype}"
+        )
 
 
 def _check_dataset(

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from bottlenecks.errors import CacheError, DamagedShardError
+from bottlenecks.errors import CacheError, DamagedShardError, OtherRowsError
 from bottlenecks.row_spec import BOTTLENECK
 from bottlenecks.store.shard import FORMAT, name_of, pack, row_offsets, unpack, unpack_keys
 
@@ -234,12 +234,9 @@ HOSTILE: dict[str, Fill] = {
     "declared and never filled": never_filled,
     "no rows": no_rows,
     "float64": make_vectors(VECTORS.astype(np.float64), **CHUNKS),
-    "float16": make_vectors(VECTORS.astype(np.float16), **CHUNKS),
     "big endian": make_vectors(VECTORS.astype(">f4"), **CHUNKS),
     "integers": make_vectors(VECTORS.astype(np.int32), **CHUNKS),
     "fewer vectors than keys": make_vectors(VECTORS[:-1], chunks=(4, 2048)),
-    "other width": make_vectors(VECTORS[:, :2047], chunks=(5, 2047)),
-    "three dimensions": make_vectors(VECTORS[..., None], chunks=(5, 2048, 1)),
     "no vectors": with_vectors(lambda file: None),
     "vectors are a group": with_vectors(lambda file: file.create_group("vectors")),
     "extra dataset": changed(lambda file: file.create_dataset("extra", data=[1])),
@@ -260,6 +257,11 @@ HOSTILE: dict[str, Fill] = {
     "empty fingerprint": set_attribute("fingerprint", h5py.Empty("S10")),
     "somebody else's file": lambda file: file.create_dataset("weights", data=VECTORS),
     "empty": lambda file: None,
+}
+OTHER_ROWS: dict[str, Fill] = {
+    "float16": make_vectors(VECTORS.astype(np.float16), **CHUNKS),
+    "other width": make_vectors(VECTORS[:, :2047], chunks=(5, 2047)),
+    "three dimensions": make_vectors(VECTORS[..., None], chunks=(5, 2048, 1)),
 }
 
 
@@ -283,6 +285,17 @@ def test_a_hostile_file_is_damaged(tmp_path: Path, fill: Fill) -> None:
     reason = assert_damaged(*hdf5(tmp_path / "a.h5", fill))
     assert reason
     assert "\n" not in reason
+
+
+@pytest.mark.parametrize("fill", OTHER_ROWS.values(), ids=OTHER_ROWS)
+def test_a_sound_file_of_other_rows_is_not_served_and_not_damaged(
+    tmp_path: Path, fill: Fill
+) -> None:
+    name, image = hdf5(tmp_path / "a.h5", fill)
+    for serve in (unpack, unpack_keys, row_offsets):
+        with pytest.raises(OtherRowsError, match=r"its rows are .*, expected \(2048,\) float32"):
+            serve(name, image, FINGERPRINT, BOTTLENECK)
+    assert_damaged(name, image, "cd" * 32)
 
 
 def test_a_hostile_file_opens_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
