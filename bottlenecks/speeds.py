@@ -6,9 +6,12 @@ It is for sentences that begin with "about", and only ever read as numbers.
 import contextlib
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bottlenecks import atomic
+from bottlenecks.network.names import PRECISIONS
 from bottlenecks.store.layout import read_json, write_json
 
 LEAST_IMAGES = 200  # of a run that is remembered: fewer say little
@@ -19,13 +22,17 @@ _SLOWEST, _FASTEST = 0.01, 1e6  # what is beyond was not measured
 
 
 def remember(model_dir: str | os.PathLike[str], precision: str, images_per_second: float) -> None:
-    """Keep a speed beside the networks; nothing is lost where that cannot be written."""
+    """Keep a speed beside the networks; nothing is lost where that cannot be written.
+
+    A file of that name that this program has not written is left as it is.
+    """
     path = Path(model_dir) / SPEEDS_FILE
+    speeds = read_json(path)
+    if os.path.lexists(path) and not _is_ours(speeds):
+        return
+    own = speeds.get(_machine(), {})
+    speeds[_machine()] = {**own, precision: round(images_per_second, 2)}
     with contextlib.suppress(OSError):
-        speeds = read_json(path)
-        machine = speeds.get(_machine())
-        own = machine if isinstance(machine, dict) else {}
-        speeds[_machine()] = {**own, precision: round(images_per_second, 2)}
         atomic.make_parents(path)
         write_json(path, speeds)
 
@@ -37,6 +44,14 @@ def remembered(model_dir: str | os.PathLike[str], precision: str) -> float | Non
     if isinstance(speed, bool) or not isinstance(speed, int | float):
         return None
     return float(speed) if _SLOWEST < speed < _FASTEST else None
+
+
+def _is_ours(speeds: Mapping[str, Any]) -> bool:
+    """Whether `remember` writes such: of each machine, something for each precision."""
+    machines = speeds.values()
+    return bool(speeds) and all(
+        isinstance(m, dict) and m.keys() <= set(PRECISIONS) for m in machines
+    )
 
 
 def _machine() -> str:

@@ -107,8 +107,8 @@ def test_a_speed_is_remembered_for_each_precision_of_a_machine(
 @pytest.mark.parametrize(
     "content",
     [
-        *("", "[]", "{", '{"x": 1}', '{"NAME": 3}', '{"NAME": {"float32": "fast"}}'),
-        *('{"NAME": {"float32": -1}}', '{"NAME": {"float32": null}}'),
+        *('{"NAME": {"float32": "fast"}}', '{"NAME": {"float32": -1}}', '{"NAME": {}}'),
+        *('{"another": {"float32": 1}}', '{"NAME": {"float32": null}}'),
         *('{"NAME": {"float32": 1e-310}}', '{"NAME": {"float32": true}}'),
         '{"NAME": {"float32": 1' + "0" * 400 + "}}",
     ],
@@ -122,6 +122,27 @@ def test_a_file_of_speeds_that_lies_is_no_speed(
     assert speeds.remembered(tmp_path, "float32") is None
     speeds.remember(tmp_path, "float32", 3.0)
     assert speeds.remembered(tmp_path, "float32") == 3.0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "notes", "[]", "{", "{}", '{"x": 1}', '{"NAME": 3}', '{"NAME": {"fast": 1}}'),
+        '{"NAME": {"float32": 1}, "version": 2}',
+    ],
+)
+def test_somebody_else_s_file_of_speeds_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    monkeypatch.setattr(platform, "node", lambda: "NAME")
+    path = tmp_path / speeds.SPEEDS_FILE
+    path.write_text(content)
+    speeds.remember(tmp_path, "float32", 3.0)
+    assert path.read_text() == content
+    path.unlink()
+    path.symlink_to("missing")
+    speeds.remember(tmp_path, "float32", 3.0)
+    assert path.is_symlink() and not path.exists()
 
 
 def test_the_bar_of_the_steps_is_for_terminals(
