@@ -20,7 +20,7 @@ from bottlenecks.store.stat_index import StatIndex
 from retrain.config import Config
 from retrain.data.dataset import check_counts, check_few
 from retrain.data.groups import check_groups, members_of
-from retrain.data.split import split
+from retrain.data.split import SETS, split
 from retrain.report.health import count_folds
 
 
@@ -91,7 +91,7 @@ def plan(config: Config, extractor: Extractor | None = None) -> Plan:
     return Plan(
         folder=folder,
         counts=folder.counts,
-        sets={name: names.count(name) for name in ("training", "validation", "testing")},
+        sets={name: names.count(name) for name in SETS},
         missing=missing,
         weights_missing=weights_missing,
         speed=speed,

@@ -12,6 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from bottlenecks.errors import ImageFolderError, ImageFolderNotFoundError, UsageError, shown
 from bottlenecks.photos.images import (
@@ -22,7 +23,9 @@ from bottlenecks.photos.images import (
     is_folder,
 )
 
-TRAINING, VALIDATION, TESTING = "training", "validation", "testing"
+TRAINING: Final = "training"
+VALIDATION: Final = "validation"
+TESTING: Final = "testing"
 # What the folders of a split are called that somebody else has made, and what else is in such a
 # name: seg_train, test_set, val2017.
 _SETS = {

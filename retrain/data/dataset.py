@@ -9,13 +9,14 @@ import numpy as np
 
 from bottlenecks.builder import BuildReport, CachedImage
 from bottlenecks.errors import ImageFolderError
+from bottlenecks.photos.labels import TESTING, TRAINING, VALIDATION
 from bottlenecks.store.vectors import Vectors, vectors_of
 from retrain.data.groups import members_of
 from retrain.data.split import MIN_IMAGES, split
 
 FEW_IMAGES = 20  # below this retrain.py warned
 LEFT_OUT = "left out"
-_PRECEDENCE = ("testing", "validation", "training")  # where images count that are in several
+_PRECEDENCE = (TESTING, VALIDATION, TRAINING)  # where images count that are in several
 
 log = logging.getLogger(__name__)
 
@@ -84,15 +85,15 @@ class Dataset:
 
     @functools.cached_property
     def training(self) -> Subset:
-        return self._subset("training")
+        return self._subset(TRAINING)
 
     @functools.cached_property
     def validation(self) -> Subset:
-        return self._subset("validation")
+        return self._subset(VALIDATION)
 
     @functools.cached_property
     def testing(self) -> Subset:
-        return self._subset("testing")
+        return self._subset(TESTING)
 
     @property
     def left_out(self) -> int:
@@ -221,12 +222,12 @@ def _check_sets(dataset: Dataset, validation_percentage: int, testing_percentage
 
     Both can come of copies, and of labels that are one group or two.
     """
-    for name, share in (("training", 100), ("testing", testing_percentage)):
+    for name, share in ((TRAINING, 100), (TESTING, testing_percentage)):
         counts = np.bincount(getattr(dataset, name).y, minlength=len(dataset.labels))
         if not share or counts.all():
             continue
         missing = [dataset.labels[i] for i in np.flatnonzero(counts == 0)]
-        if name == "training":
+        if name == TRAINING:
             raise ImageFolderError(
                 f"no image of the label {missing[0]!r} is left to train on: all that are not held "
                 "out are copies of validation or test images, or linked to such by their groups; "

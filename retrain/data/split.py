@@ -6,8 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
+from bottlenecks.photos.labels import TESTING, TRAINING, VALIDATION
+
 SetName = Literal["validation", "testing", "training"]
-SETS: tuple[SetName, ...] = ("validation", "testing", "training")
+SETS: tuple[SetName, ...] = (VALIDATION, TESTING, TRAINING)
 MIN_IMAGES = 3  # one for each set
 
 _BUCKETS = 2**27  # retrain.py: MAX_NUM_IMAGES_PER_CLASS + 1
@@ -52,8 +54,8 @@ def split(
     members = tuple(members)
     fixed = {m.relpath: name for m in members for name in SETS[:2] if m.given == name}
     members = tuple(member for member in members if member.relpath not in fixed)
-    validation_percentage *= "validation" not in fixed.values()
-    testing_percentage *= "testing" not in fixed.values()
+    validation_percentage *= VALIDATION not in fixed.values()
+    testing_percentage *= TESTING not in fixed.values()
     places = {group: percentage(group) for group in {member.group for member in members}}
     sets = {
         group: _own_set(place, validation_percentage, testing_percentage)
@@ -64,7 +66,7 @@ def split(
     for member in members:
         groups_of[member.label].add(member.group)
         labels_of[member.group].add(member.label)
-    shares = {"training": 100, "testing": testing_percentage, "validation": validation_percentage}
+    shares = {TRAINING: 100, TESTING: testing_percentage, VALIDATION: validation_percentage}
     wanted = [name for name, share in shares.items() if share > 0]
     # How many groups of each label each set has.
     counts = {label: Counter(sets[g] for g in groups) for label, groups in groups_of.items()}
@@ -74,9 +76,9 @@ def split(
         for group in sorted(groups, key=lambda g: (places[g], os.fsencode(g))):
             empty = [name for name in SETS if name in most and not counts[label][name]]
             # Its own label is filled up again by what comes next, but for what it is trained on.
-            losers = labels_of[group] - ({label} if sets[group] != "training" else set())
+            losers = labels_of[group] - ({label} if sets[group] != TRAINING else set())
             spared = all(counts[loser][sets[group]] > 1 for loser in losers)
-            to = next((name for name in empty if spared or name == "training"), None)
+            to = next((name for name in empty if spared or name == TRAINING), None)
             if to is not None:
                 for one in labels_of[group]:
                     counts[one][sets[group]] -= 1
@@ -87,5 +89,5 @@ def split(
 
 def _own_set(place: float, validation_percentage: int, testing_percentage: int) -> SetName:
     if place < validation_percentage:
-        return "validation"
-    return "testing" if place < validation_percentage + testing_percentage else "training"
+        return VALIDATION
+    return TESTING if place < validation_percentage + testing_percentage else TRAINING

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bottlenecks.photos.labels import TESTING, VALIDATION
 from bottlenecks.store.vectors import Vectors, blocks
 from retrain.data.dataset import Dataset, sample_rows
 
@@ -57,7 +58,7 @@ def near_leaks(dataset: Dataset, mean: np.ndarray) -> Iterator[Pair]:
     centres = _centres(dataset, mean)
     search = _Search(everything.vectors, mean, centres, y)
     images_of = np.bincount(y)
-    held_out = np.flatnonzero((sets == "testing") | (sets == "validation"))
+    held_out = np.flatnonzero((sets == TESTING) | (sets == VALIDATION))
     count = min(2 * _NEIGHBOURS, len(images) - 1)
     seen = set()
     for rows, nearest, cosines, in_label in search.neighbours(held_out, count):

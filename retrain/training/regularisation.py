@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bottlenecks.machine import one_blas_thread
+from bottlenecks.photos.labels import TRAINING
 from retrain.data.dataset import Dataset
 from retrain.data.folds import can_be_judged, deal
 from retrain.evaluate import is_lower
@@ -68,7 +69,7 @@ def search(
         most = math.isqrt(QUICK_CELLS // classes)
     if min(most, len(training)) < _LEAST_PER_LABEL * classes and not thorough:
         return None
-    units = dataset.units[np.flatnonzero(dataset.set_of == "training")]
+    units = dataset.units_of(TRAINING)
     rows = _sample(training.y, units, most, np.random.default_rng((seed, 7)))
     x, y, units = training.vectors.take(rows), training.y[rows], units[rows]
     folds = _Folds(x, y, units, label_weights(training.y, classes, class_balance)[y])
