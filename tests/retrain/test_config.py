@@ -7,6 +7,7 @@ import pytest
 
 from bottlenecks.errors import OutputError, UsageError
 from retrain.config import Config
+from tests.conftest import ROOT
 
 BAD_VALUES = [
     *[("how_many_training_steps", value) for value in (-1000, -1, 0)],
@@ -47,6 +48,12 @@ def config(**settings: Any) -> Config:
 def test_a_bad_value_is_refused_by_the_name_of_its_flag(name: str, value: object) -> None:
     with pytest.raises(UsageError, match=f"--{name}"):
         config(**{name: value})
+
+
+def test_a_setting_that_there_is_not_is_a_type_error_as_the_docs_say() -> None:
+    with pytest.raises(TypeError, match="'bad'"):
+        config(bad=1)
+    assert "`retrain.Config(bad=1)` a `TypeError`" in (ROOT / "docs" / "python.md").read_text()
 
 
 @pytest.mark.parametrize(
