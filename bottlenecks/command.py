@@ -48,7 +48,11 @@ _ELSEWHERE = {
     **dict.fromkeys(("model", "graph_file", "model_file"), "graph"),
     **dict.fromkeys(("logdir", "log_dir", "tensorboard"), "summaries_dir"),
     **dict.fromkeys(("random_seed", "random_state"), "seed"),
+    **dict.fromkeys(("output_format", "fmt", "as_json", "as_csv"), "format"),
+    **dict.fromkeys(("input_size", "image_size", "size"), "input_height"),
 }
+# What is meant in a command that lacks the usual flag.
+_INSTEAD = {"image_dir": "image", "output_graph": "format"}
 
 
 class Terminated(BaseException):
@@ -119,11 +123,15 @@ class Parser(argparse.ArgumentParser):
 
     def _meant_by(self, name: str) -> str:
         """The flag that was probably meant by the unknown ``name``; empty where none is like it."""
-        flags = list(self._option_string_actions)
-        usual = f"--{_ELSEWHERE.get(name.lstrip('-').lower(), '')}"
-        if usual in flags:
-            return usual
-        words = name.lstrip("-").lower().split("_")
+        flags, bare = list(self._option_string_actions), name.lstrip("-").lower()
+        usual = _ELSEWHERE.get(bare, "")
+        for meant in (usual, _INSTEAD.get(usual, "")):
+            if f"--{meant}" in flags:
+                return f"--{meant}"
+        for action in self._actions:  # what a flag may be set to: --json
+            if bare in (action.choices or ()):
+                return f"{action.option_strings[0]} {bare}"
+        words = bare.split("_")
         within = [flag for flag in flags if set(words) <= set(flag.lstrip("-").split("_"))]
         names = {flag.lstrip("-"): flag for flag in flags}
         close = difflib.get_close_matches(name.lstrip("-"), names, n=1, cutoff=0.7)

@@ -255,6 +255,21 @@ def test_a_usage_error_needs_no_tensorflow() -> None:
     assert result.stdout == "2 False\n"
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        *[(name, f"format {name}") for name in ("json", "csv", "text")],
+        *[(name, "format") for name in ("output_format", "as_json", "output", "out", "formats")],
+        *[(name, "image") for name in ("input", "images", "image-dir", "folder")],
+        *[("size", "input_height"), ("top-k", "num_top_predictions"), ("model", "graph")],
+    ],
+)
+def test_an_unknown_flag_is_answered_with_what_was_meant(
+    call: Call, given: str, meant: str
+) -> None:
+    assert_one_error_line(call(main, f"--{given}", "x"), f"; did you mean --{meant}? (")
+
+
 @pytest.mark.parametrize("to_a_file", [True, False])
 def test_a_bar_shows_on_stderr_when_the_labels_go_to_a_file(
     call: Call,

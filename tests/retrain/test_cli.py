@@ -711,6 +711,8 @@ def test_the_versions_without_importing_what_they_are_of(command: str) -> None:
         ("output", "output_graph"),
         ("how_many_training_step", "how_many_training_steps"),
         ("tunee", "tune"),
+        ("bfloat16", "precision bfloat16"),
+        ("classic", "recipe classic"),
     ],
 )
 def test_an_unknown_flag_is_answered_with_what_was_meant(
