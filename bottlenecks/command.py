@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import time
+import types
 import typing
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ from bottlenecks.settings import Settings
 DONE, DAMAGED, ERROR, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 FIRST = "what most people need"  # the first group of the help
 CLEANING_SECONDS = 5.0
+_VALUES = {str, int, float}  # what one argument can be
 _NOBODY_READS = (errno.EPIPE, errno.EIO)  # a pipe that was closed, a terminal that was
 
 
@@ -82,8 +84,9 @@ class Parser(argparse.ArgumentParser):
 
         The few that most people need come first, whatever their class. Those without a default are
         required, but for the ``optional`` ones. Flags that are there already stay as they are.
+        Raises ``TypeError`` for a field of a type that no flag has.
         """
-        types = typing.get_type_hints(settings)
+        hints = typing.get_type_hints(settings)
         groups = {FIRST: self.add_argument_group(FIRST)}
         added = {option.lstrip("-") for option in self._option_string_actions}
         own, *bases = (c for c in settings.__mro__ if issubclass(c, Settings))
@@ -98,7 +101,7 @@ class Parser(argparse.ArgumentParser):
                     groups[title] = self.add_argument_group(title)
                 if field.default is dataclasses.MISSING:
                     options["required"] = field.name not in optional
-                options |= _argparse_options(types[field.name], field.default, options)
+                options |= _argparse_options(field, hints[field.name], options)
                 groups[title].add_argument(f"--{field.name}", **options)
 
     def parse(self, argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -160,13 +163,23 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _argparse_options(type_: Any, default: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+def _argparse_options(
+    field: "dataclasses.Field[Any]", type_: Any, given: Mapping[str, Any]
+) -> dict[str, Any]:
     """What argparse is to be told of a flag beside what it was ``given``."""
+    default = field.default
     options = {} if default is dataclasses.MISSING else {"default": default}
     if type_ is bool:
         action = argparse.BooleanOptionalAction if default else "store_true"
         return options | {"action": action}
-    (plain,) = set(typing.get_args(type_) or [type_]) - {type(None)}  # int | None -> int
+    is_union = typing.get_origin(type_) in (types.UnionType, typing.Union)
+    kinds = set(typing.get_args(type_) if is_union else [type_]) - {type(None)}
+    if len(kinds) != 1 or not kinds <= _VALUES:
+        raise TypeError(
+            f"the setting {field.name} cannot be a flag: its type must be bool, or str, int or "
+            f"float, or one of these three | None. Received: {type_}"
+        )
+    (plain,) = kinds  # int | None -> int
     shows_default = default not in (None, "", dataclasses.MISSING)
     return options | {
         "type": plain,

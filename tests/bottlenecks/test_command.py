@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
@@ -55,6 +55,28 @@ def failing(error: BaseException) -> Callable[[], int]:
         raise error
 
     return main
+
+
+@pytest.mark.parametrize(
+    "type_",
+    [tuple[int, ...], tuple[int, int], list[str], dict[str, int], int | str, bool | None, Path],
+    ids=str,
+)
+def test_a_setting_of_a_type_that_no_flag_has_is_a_type_error_that_names_it(type_: Any) -> None:
+    field = ("sizes", type_, flag(None, "how large"))
+    settings = dataclasses.make_dataclass("S", [field], bases=(Settings,), frozen=True)
+    with pytest.raises(TypeError, match="setting sizes cannot be a flag: its type must be bool"):
+        Parser(prog="program").add_flags(settings)
+
+
+@pytest.mark.parametrize("type_", [int | None, Optional[int], int])  # noqa: UP045
+def test_a_setting_that_may_be_none_takes_what_else_it_is(type_: Any) -> None:
+    field = ("size", type_, flag(None, "how large"))
+    settings = dataclasses.make_dataclass("S", [field], bases=(Settings,), frozen=True)
+    parser = Parser(prog="program")
+    parser.add_flags(settings)
+    assert parser.parse(["--size", "3"])["size"] == 3
+    assert parser.parse([])["size"] is None
 
 
 def test_defaults_are_those_of_the_dataclass() -> None:
