@@ -12,6 +12,7 @@ from bottlenecks.cli import main
 from bottlenecks.row_spec import BOTTLENECK
 from bottlenecks.store import vectors
 from bottlenecks.store.cache import Cache
+from bottlenecks.store.vectors import OnDisk
 from tests.crashing import expected_rows
 from tests.standin import StandIn
 
@@ -136,3 +137,26 @@ def test_vectors_that_do_not_fit_into_memory_are_written_block_by_block(
         for name in first:
             np.testing.assert_array_equal(first[name], second[name])
             assert first[name].dtype == second[name].dtype
+
+
+def test_no_more_than_a_block_of_vectors_is_in_memory_at_once(
+    exported: tuple[Path, Path],
+    awkward_dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(vectors, "MAX_IN_MEMORY", 0)
+    monkeypatch.setattr(vectors, "BLOCK_BYTES", 3 * BOTTLENECK.nbytes)
+    take, taken = OnDisk.take, []
+
+    def noted(self: OnDisk, rows: np.ndarray) -> np.ndarray:
+        taken.append(len(rows))
+        return take(self, rows)
+
+    monkeypatch.setattr(OnDisk, "take", noted)
+    for suffix in ("hdf5", "npz"):
+        taken.clear()
+        arguments = [f"--image_dir={awkward_dataset}", f"--bottleneck_dir={tmp_path / 'cache'}"]
+        arguments += [f"--export_{suffix}={tmp_path / 'again'}"]
+        assert main(arguments, extractor=StandIn()) == 0
+        assert sorted(taken) == [1, 3, 3, 3, 3]
