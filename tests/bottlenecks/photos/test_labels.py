@@ -200,6 +200,17 @@ def test_sets_elsewhere_are_named(tmp_path: Path) -> None:
         assert os.path.samefile(found.absolute(image), image.path)
 
 
+def test_label_folders_without_images_are_named_in_each_set(tmp_path: Path) -> None:
+    for name in ("D", "V", "T"):
+        make(tmp_path / name, ["a/1.jpg", "b/1.jpg"])
+        (tmp_path / name / f"empty in {name}").mkdir()
+    found = scan(tmp_path / "D", validation_dir=tmp_path / "V", test_dir=tmp_path / "T")
+    assert found.empty_folders == ("empty in D", "empty in V", "empty in T")
+    make(tmp_path / "S", SPLIT)
+    (tmp_path / "S" / "empty").mkdir()
+    assert scan(tmp_path / "S").empty_folders == ("empty",)
+
+
 def test_a_set_elsewhere_completes_a_ready_made_split(tmp_path: Path) -> None:
     make(tmp_path / "D", [f"{name}/{label}/1.jpg" for name in ("train", "val") for label in "ab"])
     make(tmp_path / "T", ["a/9.jpg", "b/9.jpg"])
