@@ -1,14 +1,17 @@
-"""retrain.plan: what is refused once the folder is known."""
+"""retrain.plan: what is refused once the folder is known, and how long a run would take."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bottlenecks import machine, speeds
 from bottlenecks.errors import UsageError
 from retrain.config import Config
-from retrain.plan import checked_folder
+from retrain.console import plan_text
+from retrain.plan import checked_folder, plan
 from tests.conftest import make_dataset
+from tests.standin import StandIn
 
 LOOKING = [("patience", 10), ("calibrate", True)]
 
@@ -35,3 +38,26 @@ def test_a_given_validation_set_is_one_to_look_at(
         settings |= {"image_dir": str(tmp_path / "train")}
         settings |= {"validation_dir": str(tmp_path / "validation")}
     assert len(checked_folder(Config(**settings)).images) == 18
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_how_long_it_takes_is_by_the_speed_of_the_last_run(
+    small_dataset: Path, tmp_path: Path, precision: str
+) -> None:
+    config = Config(
+        image_dir=str(small_dataset),
+        bottleneck_dir=str(tmp_path / "cache"),
+        model_dir=str(tmp_path / "models"),
+        precision=precision,
+    )
+    other = {"float32": "bfloat16", "bfloat16": "float32"}[precision]
+    speeds.remember(config.model_dir, other, 1000.0)
+    unknown = plan(config, StandIn())
+    assert (unknown.missing, unknown.speed) == (12, None)
+    assert unknown.seconds == 12 / (speeds.USUAL_PER_CORE * machine.usable_cores())
+    assert "by what is usual" in plan_text(config, unknown)
+    speeds.remember(config.model_dir, precision, 0.1)
+    known = plan(config, StandIn())
+    assert known.speed == 0.1
+    assert known.seconds == pytest.approx(120)
+    assert "take about 2 min 0 s (by this machine's last run)" in plan_text(config, known)
