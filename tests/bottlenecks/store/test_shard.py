@@ -237,6 +237,8 @@ HOSTILE: dict[str, Fill] = {
     "big endian": make_vectors(VECTORS.astype(">f4"), **CHUNKS),
     "integers": make_vectors(VECTORS.astype(np.int32), **CHUNKS),
     "fewer vectors than keys": make_vectors(VECTORS[:-1], chunks=(4, 2048)),
+    "one dimension": make_vectors(VECTORS[:, 0], chunks=(5,)),
+    "five dimensions": make_vectors(VECTORS[..., None, None, None], chunks=(5, 2048, 1, 1, 1)),
     "no vectors": with_vectors(lambda file: None),
     "vectors are a group": with_vectors(lambda file: file.create_group("vectors")),
     "extra dataset": changed(lambda file: file.create_dataset("extra", data=[1])),
