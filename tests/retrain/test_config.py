@@ -187,6 +187,19 @@ def test_the_report_does_not_overwrite_the_graph_or_its_labels(output: str, name
         config(report_dir="report", **{output: f"report/{name}"})
 
 
+@pytest.mark.parametrize("name", ["image_dir", "validation_dir", "test_dir"])
+@pytest.mark.parametrize("report", ["{}/report", "{}/a/../b/report", "link/report"])
+def test_no_report_goes_where_the_next_run_would_take_its_plots_for_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, report: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(name)
+    folders = {other: other for other in ("image_dir", "validation_dir", "test_dir")}
+    with pytest.raises(UsageError, match=rf"--report_dir .* is inside --{name}, where"):
+        config(**folders, report_dir=report.format(name))
+    assert config(**folders, report_dir=f"{name}_report").report_dir == f"{name}_report"
+
+
 def test_the_table_of_data_health_does_not_overwrite_the_graph() -> None:
     with pytest.raises(UsageError, match=r"--output_graph .* is in the way of --data_health"):
         config(data_health=True, output_graph="data_health.csv")
