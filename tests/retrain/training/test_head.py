@@ -1,5 +1,6 @@
 """retrain.training.head: it learns what can be learned, and only that."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,21 @@ def test_standardised_vectors_have_mean_0_and_the_documented_deviation() -> None
     np.testing.assert_allclose(z.mean(axis=0, dtype=np.float64), 0, atol=1e-4)
     expected = np.r_[np.full(50, 1.0), 0.1, 69 / 7, 10.0, np.full(11, 10.0)]
     np.testing.assert_allclose(z.std(axis=0, dtype=np.float64), expected, rtol=1e-3)
+
+
+def test_standardising_looks_at_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is trained on may take most of the memory."""
+    x = np.random.default_rng(0).normal(0, 1, (40_000, SIZE)).astype(np.float32)
+    whole = Standardisation.of(x)
+    monkeypatch.setattr(head_module, "BLOCK_BYTES", x.nbytes // 50)
+    tracemalloc.start()
+    try:
+        by_blocks = Standardisation.of(x)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < x.nbytes / 4
+    np.testing.assert_allclose(by_blocks.scale, whole.scale, rtol=1e-12)
 
 
 def test_the_minimum_it_finds_is_the_documented_loss_s() -> None:
