@@ -65,7 +65,7 @@ def accuracy(dataset: Dataset, seed: int) -> float:
     )
     for _ in range(STEPS):
         fit.step()
-    guesses = fit.head().predict_all(dataset.testing.vectors).argmax(axis=1)
+    guesses = fit.model().predict_all(dataset.testing.vectors).argmax(axis=1)
     return float((guesses == dataset.testing.y).mean())
 
 

@@ -43,6 +43,9 @@ class StandIn:
         flat = cells.reshape(len(pixels), -1)
         return np.pad(flat, ((0, 0), (0, 2048 - flat.shape[1])))
 
+    def at(self, cut: str) -> "StandIn":
+        raise NotImplementedError("it cannot be cut; tests.tiny has one that can")
+
     @property
     def frozen(self) -> bytes:
         from bottlenecks.network.names import BOTTLENECK_NODE, INPUT_NODE, NETWORK_SCOPE

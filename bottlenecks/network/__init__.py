@@ -8,6 +8,7 @@ tensorflow  the one place where TensorFlow is imported
 frozen      run a frozen graph in little memory
 bfloat16    the frozen network in half the bits
 weights     imagenet, random or a file -> checked weights
+layers      InceptionV3's layers by name, and the parts of a cut
 inception   weights -> frozen InceptionV3: pixels -> rows; its fingerprint
 ==========  ==============================================================
 """

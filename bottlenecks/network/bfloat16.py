@@ -75,7 +75,11 @@ def to_bfloat16(network: Any) -> Any:
                 case "Mean":
                     x = tf.reduce_mean(tf.cast(x, tf.float32), axis=(1, 2))
                     x *= tf.constant(1.0 / scale, tf.float32)
-                case "Identity":
+                    scale = np.ones(len(scale))
+                case "Identity":  # the output
+                    x = tf.cast(x, tf.float32)
+                    if (scale != 1).any():  # of a part of the network
+                        x *= tf.constant(1.0 / scale, tf.float32)
                     x = tf.identity(x, name=node.name)
                 case _:
                     raise AssertionError(f"{node.op} is no operation of the frozen network")

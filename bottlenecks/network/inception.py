@@ -1,6 +1,7 @@
-"""Weights -> frozen InceptionV3: pixels -> (n, 2048) float32; its fingerprint."""
+"""Weights -> frozen InceptionV3, whole or up to a cut: pixels -> rows; its fingerprint."""
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -10,7 +11,7 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ from bottlenecks import atomic
 from bottlenecks.errors import UsageError, WeightsError, shown
 from bottlenecks.forks import OwnProcess, PerProcess
 from bottlenecks.machine import cpu_has_bfloat16
-from bottlenecks.network import bfloat16
+from bottlenecks.network import bfloat16, layers
 from bottlenecks.network.frozen import import_frozen
 from bottlenecks.network.names import BOTTLENECK_NODE, INPUT_NODE, NETWORK_SCOPE, PRECISIONS
 from bottlenecks.network.tensorflow import import_tensorflow
@@ -31,7 +32,7 @@ from bottlenecks.settings import checked_path
 
 ARCHITECTURE = "inception_v3"
 
-FREEZE_VERSION = "folded-4"  # part of the frozen file's name: change it with `freeze`
+FREEZE_VERSION = "folded-5"  # part of the frozen file's name: change it with `freeze`
 
 # One network at a time is built: it takes much memory, and Keras' settings are the process's.
 _building = PerProcess(threading.RLock)
@@ -68,6 +69,9 @@ class NetworkExtractor(Extractor, Protocol):
         Its nodes read `INPUT_NODE`, which is *not* in it: what feeds the network is to be added.
         """
 
+    def at(self, cut: str) -> Extractor:
+        """The part of the network up to ``cut``, one of `bottlenecks.network.layers.CUTS`."""
+
 
 class InceptionV3:
     """Keras' InceptionV3 without its top, frozen, as a `NetworkExtractor`.
@@ -77,7 +81,7 @@ class InceptionV3:
     imported before it is needed; a path that is no weights file raises `WeightsError` at once.
     """
 
-    spec = BOTTLENECK
+    cut: str | None = None  # the whole network
 
     def __init__(
         self,
@@ -98,6 +102,18 @@ class InceptionV3:
         self._on_download = on_download
         self._not_kept: bytes | None = None  # the frozen network, where it cannot be on disk
 
+    def at(self, cut: str) -> "InceptionV3":
+        """The same network up to ``cut``, one of `bottlenecks.network.layers.CUTS`."""
+        part = copy.copy(self)
+        for name in ("fingerprint", "_run"):  # of the whole
+            part.__dict__.pop(name, None)
+        part.cut = cut
+        return part
+
+    @property
+    def spec(self) -> RowSpec:
+        return BOTTLENECK if self.cut is None else layers.spec_at(self.cut)
+
     @functools.cached_property
     def weights(self) -> Weights:
         """The weights, downloaded if need be. Raises `WeightsError`."""
@@ -105,24 +121,24 @@ class InceptionV3:
 
     @property
     def description(self) -> dict[str, Any]:
-        return {
-            "architecture": ARCHITECTURE,
-            "weights": self.weights.name,
-            **self._what_changes_a_vector(),
-        }
+        weights = "none" if self.cut == layers.INPUT else self.weights.name
+        return {"architecture": ARCHITECTURE, "weights": weights, **self._what_changes_a_row()}
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        canonical = json.dumps(self._what_changes_a_vector(), sort_keys=True)
+        canonical = json.dumps(self._what_changes_a_row(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def _what_changes_a_vector(self) -> dict[str, Any]:
+    def _what_changes_a_row(self) -> dict[str, Any]:
+        decoded = {"decode": DECODE_VERSION, "input_size": list(self.spec.input_size)}
+        rows = {} if self.cut is None else {"rows": dataclasses.asdict(self.spec)}
+        if self.cut == layers.INPUT:  # no network is run
+            return {**decoded, **rows}
         return {
             "weights_sha256": self.weights.sha256,
-            "decode": DECODE_VERSION,
-            "input_size": list(self.spec.input_size),
             "precision": self.precision,
-            **({} if self.spec == BOTTLENECK else {"rows": dataclasses.asdict(self.spec)}),
+            **decoded,
+            **rows,
             **({"bfloat16": bfloat16.VERSION} if self.precision == "bfloat16" else {}),
         }
 
@@ -160,7 +176,9 @@ class InceptionV3:
         return data
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """Run the network. ``pixels``: (n, 299, 299, 3) uint8. Returns (n, 2048) float32."""
+        """Run the network. ``pixels``: (n, 299, 299, 3) uint8. Returns rows (n, ...) of `spec`."""
+        if self.cut == layers.INPUT:
+            return pixels
         with _building():
             run = self._run
         self._process.check("this network")
@@ -176,17 +194,20 @@ class InceptionV3:
     def _run(self) -> Callable[[np.ndarray], np.ndarray]:
         tf = import_tensorflow()
         graph_def = tf.compat.v1.GraphDef.FromString(self.frozen)
+        if self.cut is not None:
+            graph_def = layers.below(graph_def, self.cut)
         if self.precision == "bfloat16":
             graph_def = bfloat16.to_bfloat16(graph_def)
         with tf.Graph().as_default() as graph:
             pixels = tf.compat.v1.placeholder(tf.uint8, (None, *INPUT_SIZE, 3))
             scaled = tf.cast(pixels, tf.float32) / 127.5 - 1.0
             initialise = import_frozen(graph_def, {f"{INPUT_NODE}:0": scaled})
-            vectors = graph.get_tensor_by_name(f"{BOTTLENECK_NODE}:0")
+            output = BOTTLENECK_NODE if self.cut is None else layers.CUT_NODE
+            rows = tf.cast(graph.get_tensor_by_name(f"{output}:0"), self.spec.dtype)
         session = tf.compat.v1.Session(graph=graph)
         self._process = OwnProcess()
         initialise(session)
-        run: Callable[[np.ndarray], np.ndarray] = session.make_callable(vectors, [pixels])
+        run: Callable[[np.ndarray], np.ndarray] = session.make_callable(rows, [pixels])
         return run
 
 
@@ -252,8 +273,34 @@ def _set_random_weights(model: Any) -> None:
             layer.set_weights([kernel.astype(np.float32)])
 
 
+def canonical_names(names: Sequence[str]) -> dict[str, str]:
+    """Keras' names of layers as they are in the first model of a process.
+
+    Keras numbers the layers of a kind through all models: the next one's begin at ``conv2d_94``.
+    """
+    first: dict[str, int] = {}
+    for kind, number in map(_numbered, names):
+        first[kind] = min(number, first.get(kind, number))
+
+    def canonical(name: str) -> str:
+        if name.startswith("mixed"):  # these its code names itself
+            return name
+        kind, number = _numbered(name)
+        return f"{kind}_{number - first[kind]}" if number > first[kind] else kind
+
+    return {name: canonical(name) for name in names}
+
+
+def _numbered(name: str) -> tuple[str, int]:
+    """A layer's name parted from its number, 0 where it has none."""
+    found = re.fullmatch(r"(.+?)_(\d+)", name)
+    return (found[1], int(found[2])) if found else (name, 0)
+
+
 def freeze(model: Any) -> bytes:
     """A Keras InceptionV3 as a GraphDef without its input, batch normalisation folded in.
+
+    Nodes are called as Keras calls the layers, below `NETWORK_SCOPE`.
 
     Inference normalises as ``(x - mean) / sqrt(variance + epsilon) + beta`` after each
     convolution, which is a convolution with other kernels and a bias; this leaves 94
@@ -265,6 +312,7 @@ def freeze(model: Any) -> bytes:
 
     norms = {id(x.input): x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)}
     weights = {layer.name: layer.get_weights() for layer in model.layers}
+    names = canonical_names([layer.name for layer in model.layers])
 
     def scale_of(norm: Any) -> np.ndarray:
         _, _, variance = weights[norm.name]
@@ -273,24 +321,23 @@ def freeze(model: Any) -> bytes:
     def constant(value: np.ndarray) -> Any:
         return tf.constant(value.astype(np.float32))
 
-    def apply(layer: Any, x: Any) -> Any:
+    def apply(layer: Any, x: Any, name: str) -> Any:
         match type(layer).__name__:
             case "Conv2D":
-                kernel = weights[layer.name][0] * scale_of(norms[id(layer.output)])
-                return tf.nn.conv2d(x, constant(kernel), layer.strides, layer.padding.upper())
+                kernel = constant(weights[layer.name][0] * scale_of(norms[id(layer.output)]))
+                return tf.nn.conv2d(x, kernel, layer.strides, layer.padding.upper(), name=name)
             case "BatchNormalization":
                 beta, mean, _ = weights[layer.name]
-                return tf.nn.bias_add(x, constant(beta - mean * scale_of(layer)))
+                return tf.nn.bias_add(x, constant(beta - mean * scale_of(layer)), name=name)
             case "Activation":
-                return tf.nn.relu(x)
-            case "MaxPooling2D":
-                return tf.nn.max_pool2d(x, layer.pool_size, layer.strides, layer.padding.upper())
-            case "AveragePooling2D":
-                return tf.nn.avg_pool2d(x, layer.pool_size, layer.strides, layer.padding.upper())
+                return tf.nn.relu(x, name=name)
+            case "MaxPooling2D" | "AveragePooling2D" as kind:
+                pool = tf.nn.max_pool2d if kind == "MaxPooling2D" else tf.nn.avg_pool2d
+                return pool(x, layer.pool_size, layer.strides, layer.padding.upper(), name=name)
             case "Concatenate":
-                return tf.concat(x, axis=-1)
+                return tf.concat(x, axis=-1, name=name)
             case "GlobalAveragePooling2D":
-                return tf.reduce_mean(x, axis=(1, 2))
+                return tf.reduce_mean(x, axis=(1, 2), name=name)
         raise WeightsError(
             f"this version of Keras ({keras.__version__}) has a {type(layer).__name__} in its "
             "InceptionV3, which this program does not know; use an older Keras"
@@ -303,7 +350,8 @@ def freeze(model: Any) -> bytes:
             for layer in model.layers[1:]:  # in the order of data flow, after the input
                 several = isinstance(layer.input, list)
                 inputs = [tensors[id(t)] for t in (layer.input if several else [layer.input])]
-                tensors[id(layer.output)] = apply(layer, inputs if several else inputs[0])
+                x = inputs if several else inputs[0]
+                tensors[id(layer.output)] = apply(layer, x, names[layer.name])
         tf.identity(tensors[id(model.output)], name=BOTTLENECK_NODE)
     graph_def = graph.as_graph_def()
     (placeholder,) = [node for node in graph_def.node if node.name == INPUT_NODE]

@@ -177,7 +177,7 @@ def out_of_fold(dataset: Dataset, folds: int, seed: int) -> OutOfFold:
             )
             for _ in range(STEPS):
                 fit.step()
-            probabilities = fit.head().predict_all(everything.vectors.select(rows))
+            probabilities = fit.model().predict_all(everything.vectors.select(rows))
             own = np.searchsorted(known, everything.y[rows])
             result.own[rows] = probabilities[np.arange(len(rows)), own]
             result.guess[rows] = known[probabilities.argmax(axis=1)]

@@ -26,3 +26,14 @@ def balanced(
     while True:
         labels = random.integers(0, len(counts), size)
         yield by_label[starts[labels] + random.integers(0, counts[labels])]
+
+
+def varied(
+    batches: Iterator[np.ndarray], n: int, variants: int, random: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """``batches`` of images, of n, as rows: image i has row i, and v * n + i for each variant v.
+
+    Which of the 1 + ``variants`` rows of an image is drawn is left to chance.
+    """
+    for batch in batches:
+        yield batch + n * random.integers(0, 1 + variants, len(batch)) if variants else batch

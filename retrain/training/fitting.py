@@ -1,15 +1,16 @@
-"""Run the steps of a fit: evaluate, decide which step is kept, stop early, calibrate."""
+"""Train: take steps, evaluate, decide which step is kept, stop early, calibrate."""
 
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
 from bottlenecks.errors import UsageError
 from bottlenecks.machine import one_blas_thread
-from bottlenecks.store.vectors import blocks
+from bottlenecks.store.vectors import Vectors
 from retrain.data.dataset import Dataset, Subset, sample_rows
 from retrain.evaluate import Score, is_lower, losses_of, score
 from retrain.training.head import Fit, Head, label_weights, softmax
@@ -42,23 +43,170 @@ class Evaluation:
     validation_batch: Score | None = None
 
 
+class Model(Protocol):
+    """What has been trained, on rows of one kind."""
+
+    @property
+    def head(self) -> Head:
+        """Its softmax layer on bottlenecks."""
+
+    def logits_all(self, vectors: Vectors) -> np.ndarray:
+        """(n, C) float32 of one row or more."""
+
+    def predict_all(self, vectors: Vectors) -> np.ndarray:
+        """Probabilities (n, C) float32 of one row or more."""
+
+    def at_temperature(self, temperature: float) -> "Model":
+        """The same with logits that are divided by ``temperature``."""
+
+
+class Trainable(Protocol):
+    """What is trained, a step at a time: the softmax layer alone, or layers below it too."""
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Those of the softmax layer, as they are now."""
+
+    def step(self) -> None:
+        """Take one step on the next batch."""
+
+    def predict_batch(self) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (batch, C) of the last batch as they are now, and its labels (batch,)."""
+
+    def predict(self, images: Subset) -> np.ndarray:
+        """Probabilities (n, C) of ``images`` as they are now."""
+
+    def model(self) -> Model:
+        """What has been trained so far."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A step that may be kept, what it trained, and its losses (n,) on the validation set."""
+
+    step: int
+    model: Model
+    losses: np.ndarray
+
+
 @dataclass(frozen=True)
 class Fitted:
-    """A trained layer: the one of ``step`` of the ``steps`` that were taken; its penalty ``l2``.
+    """A trained model: the one of ``step`` of the ``steps`` that were taken; its penalty ``l2``.
 
-    ``cross_entropy`` is that step's on the validation set, weighed as training is, in nats;
-    infinite without one.
+    ``losses`` (n,) float64 are that step's on the validation set, weighed as training is, in nats;
+    ``cross_entropy`` is their mean, infinite without one.
     """
 
-    head: Head
+    model: Model
     step: int
     steps: int
     l2: float
-    cross_entropy: float
+    losses: np.ndarray
     evaluations: tuple[Evaluation, ...]
+
+    @property
+    def head(self) -> Head:
+        return self.model.head
+
+    @property
+    def cross_entropy(self) -> float:
+        return float(self.losses.mean()) if len(self.losses) else math.inf
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The validation images that steps are judged by; how much each counts, and its unit, (n,)."""
+
+    images: Subset
+    weights: np.ndarray
+    units: np.ndarray
+
+    @classmethod
+    def of(cls, dataset: Dataset, class_balance: str, random: np.random.Generator) -> "Judges":
+        """Those of a data set, or `MAX_VALIDATION` of them."""
+        rows = sample_rows(len(dataset.validation), MAX_VALIDATION, random)
+        images = dataset.validation.select(rows)
+        weights = label_weights(dataset.training.y, len(dataset.labels), class_balance)[images.y]
+        weights = weights / weights.mean() if len(weights) else weights
+        return cls(images, weights, dataset.units_of("validation")[rows])
+
+    def losses(self, probabilities: np.ndarray) -> np.ndarray:
+        """(n,) float64 the weighed losses, in nats, of their ``probabilities`` (n, C)."""
+        losses: np.ndarray = losses_of(probabilities, self.images.y) * self.weights
+        return losses
 
 
 OnEvaluation = Callable[[Evaluation, np.ndarray], None]  # with the weights as they are
+
+
+@dataclass
+class Loop:
+    """The steps of a training: taken, evaluated every so many, and one of them kept.
+
+    Its state is in ``step``, ``evaluations``, ``best`` and ``last``: the steps with the lowest loss
+    and the last evaluated one. A loop that was interrupted goes on from there.
+    """
+
+    trainable: Trainable
+    judges: Judges
+    steps: int
+    every: int  # steps between two evaluations
+    validation_batch_size: int = -1
+    patience: int = 0
+    random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    on_evaluation: OnEvaluation = lambda *_: None
+    on_step: Callable[[int], None] = lambda _: None
+    step: int = 0
+    evaluations: list[Evaluation] = field(default_factory=list)
+    best: Candidate | None = None
+    last: Candidate | None = None
+
+    def run(self) -> None:
+        """Take the steps that are left, or fewer by ``patience``."""
+        while self.step < self.steps and not self._is_hopeless():
+            self.trainable.step()
+            self.step += 1
+            if self.step % self.every == 0 or self.step == self.steps:
+                self._evaluate()
+            self.on_step(self.step)
+
+    def kept(self, takes_best: bool = True) -> Candidate:
+        """The last step, unless another is better than chance would have it (`_STANDARD_ERRORS`).
+
+        Always the last unless it ``takes_best``.
+        """
+        assert self.best is not None, "no step was taken"
+        assert self.last is not None
+        is_better = self.best.step < self.last.step and is_lower(
+            self.best.losses, self.last.losses, self.judges.units, _STANDARD_ERRORS
+        )
+        return self.best if takes_best and is_better else self.last
+
+    def _is_hopeless(self) -> bool:
+        if not self.patience or self.best is None or not len(self.judges.images):
+            return False
+        return self.step % self.every == 0 and self.step - self.best.step >= self.patience
+
+    def _evaluate(self) -> None:
+        train = score(*self.trainable.predict_batch())
+        if not math.isfinite(train.cross_entropy):
+            raise UsageError(
+                f"training came to numbers that are not finite within {self.step} steps; use a "
+                "smaller --learning_rate"
+            )
+        evaluation, losses = Evaluation(self.step, train, None), np.empty(0)
+        images = self.judges.images
+        if len(images):
+            probabilities = self.trainable.predict(images)
+            losses = self.judges.losses(probabilities)
+            rows = sample_rows(len(images), self.validation_batch_size, self.random)
+            batch = score(probabilities[rows], images.y[rows])
+            evaluation = Evaluation(self.step, train, score(probabilities, images.y), batch)
+        self.evaluations.append(evaluation)
+        self.on_evaluation(evaluation, self.trainable.weights)
+        self.last = Candidate(self.step, self.trainable.model(), losses)
+        if self.best is None or losses.sum() < self.best.losses.sum():
+            self.best = self.last
 
 
 def fit_head(
@@ -72,13 +220,14 @@ def fit_head(
 
     Kept is the last step, as the problem is convex and the penalty keeps the layer from learning
     the training images by heart; unless an evaluated one before it is better on the validation
-    set, and by more than chance would have it (`_STANDARD_ERRORS`). With the recipe "classic", or
-    without a validation set, always the last.
+    set, and by more than chance would have it. With the recipe "classic", or without a validation
+    set, always the last.
     """
     random = np.random.default_rng((settings.seed, 1))
     with ExitStack() as stack:
         stack.enter_context(one_blas_thread())
-        stack.enter_context(np.errstate(over="ignore", invalid="ignore"))  # checked below
+        # What becomes of it is checked at each evaluation.
+        stack.enter_context(np.errstate(over="ignore", invalid="ignore"))
         fit = Fit(
             dataset.training.vectors,
             dataset.training.y,
@@ -92,61 +241,30 @@ def fit_head(
             class_balance=settings.class_balance,
         )
         stack.callback(fit.close)
-        held = sample_rows(len(dataset.validation), MAX_VALIDATION, random)
-        validation = dataset.validation.select(held)
-        z = fit.standardisation.apply(validation.x)
-        weights = label_weights(dataset.training.y, len(dataset.labels), settings.class_balance)
-        weights = weights[validation.y]
-        evaluations: list[Evaluation] = []
-        best: _Candidate | None = None
-        for step in range(1, settings.how_many_training_steps + 1):
-            fit.step()
-            on_step(step)
-            if step % settings.eval_step_interval and step < settings.how_many_training_steps:
-                continue
-            train = score(*fit.predict_batch())
-            if not math.isfinite(train.cross_entropy):
-                raise UsageError(
-                    f"training came to numbers that are not finite within {step} steps; use a "
-                    "smaller --learning_rate"
-                )
-            evaluation, losses = Evaluation(step, train, None), np.empty(0)
-            if len(validation):
-                probabilities = fit.predict_standardised(z)
-                losses = losses_of(probabilities, validation.y) * (weights / weights.mean())
-                rows = sample_rows(len(validation), settings.validation_batch_size, random)
-                batch = score(probabilities[rows], validation.y[rows])
-                evaluation = Evaluation(step, train, score(probabilities, validation.y), batch)
-            evaluations.append(evaluation)
-            on_evaluation(evaluation, fit.weights)
-            if best is None or losses.sum() < best.losses.sum():
-                best = _Candidate(step, fit.head(), losses)
-            elif settings.patience and len(validation) and step - best.step >= settings.patience:
-                break
-        kept = _Candidate(step, fit.head(), losses)
-        if best is not None and best.step < step and settings.recipe != "classic":
-            units = dataset.units_of("validation")[held]
-            kept = best if is_lower(best.losses, losses, units, _STANDARD_ERRORS) else kept
-    loss = float(kept.losses.mean()) if len(validation) else math.inf
-    return Fitted(kept.head, kept.step, step, fit.l2, loss, tuple(evaluations))
+        loop = Loop(
+            fit,
+            Judges.of(dataset, settings.class_balance, random),
+            steps=settings.how_many_training_steps,
+            every=settings.eval_step_interval,
+            validation_batch_size=settings.validation_batch_size,
+            patience=settings.patience,
+            random=random,
+            on_evaluation=on_evaluation,
+            on_step=on_step,
+        )
+        loop.run()
+        kept = loop.kept(takes_best=settings.recipe != "classic")
+    evaluations = tuple(loop.evaluations)
+    return Fitted(kept.model, kept.step, loop.step, fit.l2, kept.losses, evaluations)
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """A step that may be kept, its layer, and its losses (n,) on the validation set."""
-
-    step: int
-    head: Head
-    losses: np.ndarray
-
-
-def find_temperature(head: Head, subset: Subset) -> float:
-    """The likeliest temperature of ``head`` by ``subset``, near 1 where that has few images.
+def find_temperature(model: Model, subset: Subset) -> float:
+    """The likeliest temperature of ``model`` by ``subset``, near 1 where that has few images.
 
     Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2, with a log-normal
     prior around 1. It changes no ranking.
     """
-    logits = np.concatenate([x @ head.weights + head.bias for x in blocks(subset.vectors)])
+    logits = model.logits_all(subset.vectors)
 
     def loss(log_temperature: float) -> float:
         given = score(softmax(logits / np.exp(log_temperature)), subset.y)

@@ -7,7 +7,7 @@ import numpy as np
 
 from bottlenecks.row_spec import RowSpec
 from bottlenecks.store.vectors import BLOCK_BYTES, Vectors, blocks
-from retrain.data.dataset import sample_rows
+from retrain.data.dataset import Subset, sample_rows
 from retrain.training.batches import balanced, epochs
 from retrain.training.optimizers import AveragedAdam, GradientDescent, Optimizer
 
@@ -29,13 +29,27 @@ class Head:
     weights: np.ndarray
     bias: np.ndarray
 
+    def logits(self, x: np.ndarray) -> np.ndarray:
+        """(n, C) float32 of the vectors ``x`` (n, 2048) float32."""
+        logits: np.ndarray = x @ self.weights + self.bias
+        return logits
+
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Class probabilities (n, C) float32 of the vectors ``x`` (n, 2048) float32."""
-        return softmax(x @ self.weights + self.bias)
+        return softmax(self.logits(x))
+
+    @property
+    def head(self) -> "Head":
+        """Itself: there is nothing else in it."""
+        return self
+
+    def logits_all(self, vectors: Vectors) -> np.ndarray:
+        """`logits` for `Vectors` of one row or more, a block at a time."""
+        return np.concatenate([self.logits(x) for x in blocks(vectors)])
 
     def predict_all(self, vectors: Vectors) -> np.ndarray:
-        """The same for `Vectors` of one row or more, a block at a time."""
-        return np.concatenate([self.predict(x) for x in blocks(vectors)])
+        """`predict` for `Vectors` of one row or more, a block at a time."""
+        return softmax(self.logits_all(vectors))
 
     def at_temperature(self, temperature: float) -> "Head":
         """The layer whose logits are divided by ``temperature``."""
@@ -164,6 +178,8 @@ class Fit:
             self._optimizer = AveragedAdam((weights, bias), learning_rate, steps)
         self.batch = np.empty(0, np.int64)  # indices of the last batch
         self._z = np.empty((0, size), np.float32)  # its standardised vectors
+        self._held: Subset | None = None  # the images that were predicted last
+        self._held_z = np.empty((0, size), np.float32)
 
     @property
     def weights(self) -> np.ndarray:
@@ -195,7 +211,13 @@ class Fit:
         weights, bias = self._optimizer.result
         return softmax(z @ weights + bias)
 
-    def head(self) -> Head:
+    def predict(self, images: Subset) -> np.ndarray:
+        """Probabilities (n, C) of ``images``, which are kept standardised until others are."""
+        if self._held is not images:
+            self._held, self._held_z = images, self.standardisation.apply(images.x)
+        return self.predict_standardised(self._held_z)
+
+    def model(self) -> Head:
         """The layer as it is now, on raw vectors."""
         return self.standardisation.fold(*self._optimizer.result)
 

@@ -89,7 +89,7 @@ def heads_of_evaluated_steps(
     for step in range(1, config.how_many_training_steps + 1):
         fit.step()
         if step % config.eval_step_interval == 0 or step == config.how_many_training_steps:
-            heads[step] = fit.head()
+            heads[step] = fit.model()
     return heads
 
 

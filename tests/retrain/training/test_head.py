@@ -46,21 +46,21 @@ def accuracy(head: Head, x: np.ndarray, y: np.ndarray) -> float:
 
 
 def test_it_learns_separable_gaussians() -> None:
-    head = fitted(*gaussians(500)).head()
+    head = fitted(*gaussians(500)).model()
     assert accuracy(head, *gaussians(500, seed=1)) == 1.0
 
 
 def test_shuffled_labels_score_like_chance() -> None:
     """30 clusters of 3 labels: learned from the labels as they are, not from shuffled ones."""
     (x, y), (x_test, y_test) = gaussians(600, classes=30), gaussians(2_000, classes=30, seed=1)
-    assert accuracy(fitted(x, y % 3).head(), x_test, y_test % 3) > 0.85
+    assert accuracy(fitted(x, y % 3).model(), x_test, y_test % 3) > 0.85
     shuffled = np.random.default_rng(2).permutation(y % 3)
-    assert abs(accuracy(fitted(x, shuffled).head(), x_test, y_test % 3) - 1 / 3) < 0.1
+    assert abs(accuracy(fitted(x, shuffled).model(), x_test, y_test % 3) - 1 / 3) < 0.1
 
 
 def test_probabilities() -> None:
     x, y = gaussians(50)
-    probabilities = fitted(x, y).head().predict(x)
+    probabilities = fitted(x, y).model().predict(x)
     assert probabilities.shape == (50, 3)
     assert probabilities.dtype == np.float32
     assert (probabilities >= 0).all()
@@ -117,7 +117,7 @@ def test_the_minimum_it_finds_is_the_documented_loss_s() -> None:
     exact = LogisticRegression(C=1 / (len(y) * usual_l2(3, len(y))), tol=1e-8, max_iter=10_000).fit(
         z, y
     )
-    np.testing.assert_allclose(fit.head().predict(x), exact.predict_proba(z), atol=1e-3)
+    np.testing.assert_allclose(fit.model().predict(x), exact.predict_proba(z), atol=1e-3)
 
 
 class Watched(AveragedAdam):
@@ -178,7 +178,7 @@ def test_as_accurate_as_logistic_regression_on_overlapping_gaussians() -> None:
         .score(*test)
     )
     assert 0.6 < reference < 0.95  # they do overlap
-    assert accuracy(fitted(x, y).head(), *test) == pytest.approx(reference, abs=0.02)
+    assert accuracy(fitted(x, y).model(), *test) == pytest.approx(reference, abs=0.02)
 
 
 @pytest.mark.parametrize("mean", [0.0, 1.0, 10.0])
@@ -187,7 +187,7 @@ def test_features_that_vary_by_a_ten_thousandth_are_learned(mean: float) -> None
         x, y = gaussians(500, seed=seed)
         return (mean + 1e-4 * x.astype(np.float64)).astype(np.float32), y
 
-    assert accuracy(fitted(*tiny(0)).head(), *tiny(1)) > 0.99
+    assert accuracy(fitted(*tiny(0)).model(), *tiny(1)) > 0.99
 
 
 @pytest.mark.parametrize("constant", [0.0, 1.0, -3.3, 1e6])
@@ -195,7 +195,7 @@ def test_constant_features_are_harmless(constant: float) -> None:
     (x, y), (x_test, y_test) = gaussians(500), gaussians(500, seed=1)
     x[:, ::2] = constant
     x_test[:, ::2] = constant
-    head = fitted(x, y).head()
+    head = fitted(x, y).model()
     assert (head.weights[::2] == 0).all()
     assert np.isfinite(head.weights).all() and np.isfinite(head.bias).all()
     assert accuracy(head, x_test, y_test) > 0.99
@@ -205,12 +205,12 @@ def test_a_feature_that_is_constant_in_training_only_decides_nothing() -> None:
     (x, y), (x_test, y_test) = gaussians(500), gaussians(500, seed=1)
     x[:, 0] = 0.5
     x_test[:, 0] = 1e6
-    assert accuracy(fitted(x, y).head(), x_test, y_test) == 1.0
+    assert accuracy(fitted(x, y).model(), x_test, y_test) == 1.0
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_other_ones() -> None:
     x, y = gaussians(300)
-    heads = [fitted(x, y, steps=50, seed=seed).head() for seed in (3, 3, 4)]
+    heads = [fitted(x, y, steps=50, seed=seed).model() for seed in (3, 3, 4)]
     saved = [head.weights.tobytes() + head.bias.tobytes() for head in heads]
     assert saved[0] == saved[1] != saved[2]
 
@@ -235,7 +235,7 @@ def test_predict_batch_gives_the_last_batch_with_its_labels() -> None:
     fit = fitted(x, y, steps=120, batch_size=50)
     probabilities, labels = fit.predict_batch()
     np.testing.assert_array_equal(labels, y[fit.batch])
-    np.testing.assert_allclose(probabilities, fit.head().predict(x[fit.batch]), atol=1e-4)
+    np.testing.assert_allclose(probabilities, fit.model().predict(x[fit.batch]), atol=1e-4)
 
 
 def test_the_size_of_the_first_step_is_the_learning_rate(optimizers: list[Watched]) -> None:
@@ -253,8 +253,8 @@ def test_the_layer_is_the_running_average_of_what_is_trained(optimizers: list[Wa
     assert (weights != optimizer.trained[0]).any()
     np.testing.assert_array_equal(fit.weights, weights)
     expected = fit.standardisation.fold(weights, bias)
-    np.testing.assert_array_equal(fit.head().weights, expected.weights)
-    np.testing.assert_array_equal(fit.head().bias, expected.bias)
+    np.testing.assert_array_equal(fit.model().weights, expected.weights)
+    np.testing.assert_array_equal(fit.model().bias, expected.bias)
     z = fit.standardisation.apply(x)
     np.testing.assert_array_equal(fit.predict_standardised(z), softmax(z @ weights + bias))
 
@@ -304,14 +304,14 @@ def test_the_sample_is_that_of_the_seed(monkeypatch: pytest.MonkeyPatch) -> None
     x, y = gaussians(300)
     samples = [standardised(x, y, seed)[1] for seed in (3, 3, 4)]
     assert samples[0] == samples[1] != samples[2]
-    heads = [fitted(x, y, steps=20, seed=seed).head() for seed in (3, 3, 4)]
+    heads = [fitted(x, y, steps=20, seed=seed).model() for seed in (3, 3, 4)]
     saved = [head.weights.tobytes() + head.bias.tobytes() for head in heads]
     assert saved[0] == saved[1] != saved[2]
 
 
 def test_a_sample_is_enough_to_learn_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head_module, "STANDARDISATION_ROWS", 100)
-    assert accuracy(fitted(*gaussians(500)).head(), *gaussians(500, seed=1)) == 1.0
+    assert accuracy(fitted(*gaussians(500)).model(), *gaussians(500, seed=1)) == 1.0
 
 
 @pytest.mark.parametrize("size", [1, 7, 50, 51])
@@ -320,7 +320,7 @@ def test_predicting_block_by_block_is_predicting(
 ) -> None:
     x, y = gaussians(50)
     monkeypatch.setattr(vectors, "BLOCK_BYTES", size * x[0].nbytes)
-    head = fitted(x, y, steps=20).head()
+    head = fitted(x, y, steps=20).model()
     expected = head.predict(x)
     assert len(np.unique(expected, axis=0)) == 50  # so that their order shows
     found = head.predict_all(InMemory(x))
@@ -331,7 +331,7 @@ def test_predicting_block_by_block_is_predicting(
 
 def test_temperature_divides_the_logits_and_changes_no_ranking() -> None:
     x, y = gaussians(200, distance=0.3)
-    head = fitted(x, y).head()
+    head = fitted(x, y).model()
     cool = head.at_temperature(2.5)
     assert cool.weights.dtype == cool.bias.dtype == np.float32
     expected = softmax((x @ head.weights + head.bias) / 2.5)
@@ -363,7 +363,7 @@ def test_a_classic_step_is_one_of_plain_gradient_descent_on_raw_vectors() -> Non
         error = softmax(batch @ weights + bias) - np.eye(3)[own]
         weights -= 0.05 * batch.T @ error / len(own)
         bias -= 0.05 * error.mean(axis=0)
-        head = fit.head()
+        head = fit.model()
         np.testing.assert_allclose(head.weights, weights, atol=1e-5)
         np.testing.assert_allclose(head.bias, bias, atol=1e-5)
 
@@ -371,7 +371,7 @@ def test_a_classic_step_is_one_of_plain_gradient_descent_on_raw_vectors() -> Non
 def test_classic_weights_start_within_two_deviations_of_0() -> None:
     x = np.zeros((20, 2048), np.float32)
     y = np.arange(20) % 5
-    starts = [classic(x, y, seed=seed).head() for seed in (3, 3, 4)]
+    starts = [classic(x, y, seed=seed).model() for seed in (3, 3, 4)]
     for head in starts:
         assert np.abs(head.weights).max() <= np.float32(0.002)
         assert head.weights.std() == pytest.approx(0.00088, rel=0.06)  # but for what is cut off
@@ -453,13 +453,13 @@ def test_the_biases_start_at_the_shares_of_the_labels() -> None:
     )
     for balance in ("weights", "sampling"):
         even = fitted(x, y, steps=0, class_balance=balance)
-        assert not even.head().bias.any()
+        assert not even.model().bias.any()
 
 
 def test_a_label_with_nearly_all_images_is_not_given_up_for_the_others() -> None:
     """Labels that cannot be told apart: as good as the larger one, after few steps too."""
     x = np.random.default_rng(0).normal(0, 1, (400, SIZE)).astype(np.float32)
-    head = fitted(x, np.repeat([0, 1], [384, 16]), steps=50, learning_rate=0.001).head()
+    head = fitted(x, np.repeat([0, 1], [384, 16]), steps=50, learning_rate=0.001).model()
     unseen = np.random.default_rng(1).normal(0, 1, (500, SIZE)).astype(np.float32)
     assert (head.predict(unseen).argmax(axis=1) == 0).mean() > 0.98
 
@@ -512,7 +512,7 @@ def test_balancing_lifts_the_recall_of_a_rare_label(class_balance: str) -> None:
     x_test, y_test = gaussians(3_000, distance=0.3, seed=1)
 
     def recalls(class_balance: str) -> np.ndarray:
-        head = fitted(x[rows], y[rows], steps=400, class_balance=class_balance).head()
+        head = fitted(x[rows], y[rows], steps=400, class_balance=class_balance).model()
         right = head.predict(x_test).argmax(axis=1) == y_test
         return np.bincount(y_test, right) / np.bincount(y_test)
 
@@ -525,7 +525,7 @@ def test_balancing_lifts_the_recall_of_a_rare_label(class_balance: str) -> None:
 def test_balancing_balanced_labels_weighs_nothing() -> None:
     x, _ = gaussians(300)
     y = np.arange(300) % 3
-    heads = [fitted(x, y, steps=30, class_balance=name).head() for name in ("none", "weights")]
+    heads = [fitted(x, y, steps=30, class_balance=name).model() for name in ("none", "weights")]
     np.testing.assert_array_equal(heads[0].weights, heads[1].weights)
 
 
