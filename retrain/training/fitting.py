@@ -259,15 +259,19 @@ def fit_head(
 
 
 def find_temperature(model: Model, subset: Subset) -> float:
-    """The likeliest temperature of ``model`` by ``subset``, near 1 where that has few images.
+    """`temperature_of` the logits of ``model`` on ``subset``."""
+    return temperature_of(model.logits_all(subset.vectors), subset.y)
+
+
+def temperature_of(logits: np.ndarray, y: np.ndarray) -> float:
+    """The likeliest temperature of ``logits`` (n, C) by labels ``y`` (n,), near 1 where n is small.
 
     Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2, with a log-normal
     prior around 1. It changes no ranking.
     """
-    logits = model.logits_all(subset.vectors)
 
     def loss(log_temperature: float) -> float:
-        given = score(softmax(logits / np.exp(log_temperature)), subset.y)
+        given = score(softmax(logits / np.exp(log_temperature)), y)
         return given.cross_entropy + (log_temperature / _LOG_TEMPERATURE) ** 2 / (2 * given.n)
 
     from scipy.optimize import minimize_scalar

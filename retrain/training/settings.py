@@ -1,9 +1,10 @@
 """The settings of the training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from bottlenecks.errors import UsageError
+from bottlenecks.network.layers import cut_for
 from bottlenecks.settings import Settings, flag, require
 
 LEARNING_RATES = {"adam": 0.001, "classic": 0.01}  # of each recipe
@@ -69,3 +70,53 @@ class TrainingSettings(Settings):
             balance = self.class_balance
             expected = "sampling or none with --recipe classic"
             require(balance != "weights", "class_balance", expected, balance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuneSettings(Settings):
+    """Which layers of the network are trained together with the softmax layer, and how."""
+
+    title: ClassVar[str] = "fine-tuning: training layers of the network too"
+
+    fine_tune_from: str | None = flag(
+        None,
+        "after the training on bottlenecks, train all layers behind this one together with the "
+        "softmax layer; mixed7 is a good start, input is the whole network",
+        metavar="LAYER",
+        first=True,
+    )
+    fine_tune_epochs: int = flag(8, "how often each image is trained on", metavar="N")
+    fine_tune_learning_rate: float = flag(
+        0.005, "size of the largest steps, as a share of a layer's weights", metavar="RATE"
+    )
+    fine_tune_batch_size: int = flag(32, "images in a step", metavar="N")
+    fine_tune_weight_decay: float = flag(
+        0.01, "share of the weights that a step of size 1 takes off", metavar="SHARE"
+    )
+    fine_tune_label_smoothing: float = flag(
+        0.1, "share of each label that is spread over all", metavar="SHARE"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.fine_tune_from is not None:
+            cut_for(self.fine_tune_from)
+        for name in ("fine_tune_epochs", "fine_tune_batch_size"):
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        rate, decay = self.fine_tune_learning_rate, self.fine_tune_weight_decay
+        require(0 < rate < float("inf"), "fine_tune_learning_rate", "above 0", rate)
+        require(0 <= decay < float("inf"), "fine_tune_weight_decay", "at least 0", decay)
+        share = self.fine_tune_label_smoothing
+        require(0 <= share < 1, "fine_tune_label_smoothing", "at least 0 and below 1", share)
+        for field in fields(FineTuneSettings):
+            is_set = getattr(self, field.name) != field.default
+            if self.fine_tune_from is None and is_set:
+                raise UsageError(
+                    f"--{field.name} does nothing without --fine_tune_from; add it (mixed7, for "
+                    "example), or leave this out"
+                )
+
+    @property
+    def cut(self) -> str | None:
+        """Where the network is cut for it: one of `bottlenecks.network.layers.CUTS`."""
+        return None if self.fine_tune_from is None else cut_for(self.fine_tune_from)
