@@ -26,6 +26,7 @@ config      the settings of stage one
 outputs     what a command writes: never over an input, or what is another's
 rows        pixels through the network into the store
 builder     build(): all of it together
+variants    more rows of the same images: at a cut, and of distorted variants
 takeout     the vectors as one HDF5 or NPZ file
 cli         the command line
 ==========  =====================================================================

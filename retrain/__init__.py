@@ -17,6 +17,8 @@ export/     the trained classifier -> files that other programs load
 config      the settings of both stages, and of an evaluation
 plan        what a run would do
 preview     what the distortions make of some photos
+listener    what a run tells
+learning    learn(): a data set -> the model that is exported
 trainer     train(): all of it together
 measuring   measure(): an exported classifier on a folder of labelled photos
 console     how a run and an evaluation show in the terminal
@@ -31,9 +33,10 @@ from bottlenecks import __version__ as __version__
 
 if TYPE_CHECKING:
     from retrain.config import Config, MeasureConfig
+    from retrain.listener import Listener
     from retrain.measuring import MeasureListener, measure
     from retrain.report.results import Measurement, TrainingResult
-    from retrain.trainer import Listener, train
+    from retrain.trainer import train
 
 __all__ = [
     "Config",
@@ -48,7 +51,7 @@ __all__ = [
 
 _HOME = {
     "Config": "config",
-    "Listener": "trainer",
+    "Listener": "listener",
     "MeasureConfig": "config",
     "MeasureListener": "measuring",
     "Measurement": "report.results",

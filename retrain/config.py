@@ -15,7 +15,7 @@ from retrain.data.settings import SplitSettings
 from retrain.data.split import SETS
 from retrain.export.settings import ExportSettings, GraphSettings
 from retrain.report.settings import ReportSettings, TestSettings
-from retrain.training.settings import TrainingSettings
+from retrain.training.settings import FineTuneSettings, TrainingSettings
 
 _ARCHITECTURE = "inception_v3"
 ALL = "all"
@@ -28,6 +28,7 @@ class Config(
     SplitSettings,
     DistortionSettings,
     TrainingSettings,
+    FineTuneSettings,
     ReportSettings,
     ExportSettings,
 ):

@@ -17,13 +17,13 @@ from retrain.config import ALL, Config, MeasureConfig
 from retrain.data.dataset import Dataset
 from retrain.evaluate import Confusion, Figure, Figures, LabelScore, Score
 from retrain.export.graph_spec import FINAL_NODE
+from retrain.listener import Listener
 from retrain.measuring import Choice, MeasureListener
 from retrain.plan import Plan
 from retrain.preview import Preview
 from retrain.report.health import KINDS, Problem
 from retrain.report.results import Measurement, Test, TrainingResult
 from retrain.report.settings import REPORT_FILE
-from retrain.trainer import Listener
 from retrain.training.fitting import Evaluation
 from retrain.training.regularisation import Search
 

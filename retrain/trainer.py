@@ -1,56 +1,22 @@
 """train(): config -> build, split, fit, evaluate, report, export."""
 
 import dataclasses
-import logging
 from contextlib import ExitStack
-from dataclasses import dataclass
-
-import numpy as np
 
 from bottlenecks import atomic
-from bottlenecks.builder import BuildReport, Progress, build
+from bottlenecks.builder import build
 from bottlenecks.errors import OutputError, RetrainError, if_interrupted
 from bottlenecks.network.inception import InceptionV3, NetworkExtractor
+from bottlenecks.photos.labels import TESTING, TRAINING, VALIDATION
 from retrain.config import Config
 from retrain.data.dataset import Dataset, assemble
 from retrain.export.frozen_graph import graph_bytes, write
+from retrain.learning import Learned, learn
+from retrain.listener import Listener
 from retrain.plan import checked_folder
 from retrain.report.health import count_folds, different_images, examine, table
-from retrain.report.results import TrainingResult, test_head
+from retrain.report.results import TrainingResult, test_model
 from retrain.report.summaries import Summaries
-from retrain.training.fitting import Evaluation, Fitted, find_temperature, fit_head
-from retrain.training.head import Head
-from retrain.training.regularisation import Search, search
-
-log = logging.getLogger(__name__)
-
-
-class Listener:
-    """What `train` tells while it runs; a subclass shows what it wants to."""
-
-    def progress(self, progress: Progress) -> None:
-        """Stage one is this far."""
-
-    def built(self, report: BuildReport) -> None:
-        """Stage one is done."""
-
-    def split(self, dataset: Dataset) -> None:
-        """The sets are made and their vectors can be read."""
-
-    def searched(self, search: Search) -> None:
-        """The strength of the regularisation was searched."""
-
-    def stepped(self, step: int) -> None:
-        """So many training steps are taken."""
-
-    def evaluated(self, evaluation: Evaluation) -> None:
-        """Called every ``eval_step_interval`` steps and after the last."""
-
-    def trained(self, result: TrainingResult) -> None:
-        """The graph and its labels are written; ``result.problems`` are yet to be looked for."""
-
-    def finished(self, result: TrainingResult) -> None:
-        """All is written."""
 
 
 def train(
@@ -75,7 +41,7 @@ def train(
     report = build(config, extractor=extractor, folder=folder, on_progress=listener.progress)
     del folder  # a million images take much memory
     with ExitStack() as stack:
-        with if_interrupted("no graph was written; the bottlenecks are kept for the next run"):
+        with if_interrupted(_kept_note(config)):
             listener.built(report)
             dataset = assemble(
                 report, config.validation_percentage, config.testing_percentage, config.group_by
@@ -87,13 +53,12 @@ def train(
             summaries = None
             if config.summaries_dir is not None:
                 summaries = stack.enter_context(Summaries(config.summaries_dir))
-            trained = _train(config, dataset, listener, summaries)
-            graph = graph_bytes(
-                extractor.frozen, trained.head, dataset.labels, config.final_tensor_name
-            )
+            learned = learn(config, dataset, extractor, listener, summaries)
+            head, network = learned.model.head, learned.network
+            graph = graph_bytes(network, head, dataset.labels, config.final_tensor_name)
             write(config.output_graph, graph, config.output_labels, dataset.labels)
         with if_interrupted("the graph and the labels are written, what comes after them is not"):
-            result = _tested(config, dataset, trained)
+            result = _tested(config, dataset, learned)
             if summaries is not None and result.test is not None:
                 summaries.add_confusion(result.fitted.steps, result.test.confusion)
             listener.trained(result)
@@ -108,56 +73,35 @@ def train(
     return result
 
 
-@dataclass(frozen=True)
-class _Trained:
-    """The layer that is exported, and how it came about."""
-
-    head: Head
-    fitted: Fitted
-    searched: Search | None
-    temperature: float
+def _kept_note(config: Config) -> str:
+    """What is kept of a run that is interrupted before it has a graph."""
+    if config.cut is None:
+        return "no graph was written; the bottlenecks are kept for the next run"
+    return "no graph was written; what was computed is kept, and the same command resumes"
 
 
-def _train(
-    config: Config, dataset: Dataset, listener: Listener, summaries: Summaries | None
-) -> _Trained:
-    searched = None
-    if config.recipe != "classic":
-        searched = search(
-            dataset, thorough=config.tune, class_balance=config.class_balance, seed=config.seed
-        )
-        if searched is not None:
-            listener.searched(searched)
-        elif config.tune:
-            log.warning(
-                "--tune has too few photos or groups of a label; the usual strength is taken"
-            )
-
-    def on_evaluation(evaluation: Evaluation, weights: np.ndarray) -> None:
-        listener.evaluated(evaluation)
-        if summaries is not None:
-            summaries.add_evaluation(evaluation, weights)
-
-    l2 = None if searched is None else searched.l2
-    fitted = fit_head(config, dataset, l2, on_evaluation, listener.stepped)
-    head, temperature = fitted.head, 1.0
-    if config.calibrate and len(dataset.validation):
-        temperature = find_temperature(head, dataset.validation)
-        head = head.at_temperature(temperature)
-    return _Trained(head, fitted, searched, temperature)
-
-
-def _tested(config: Config, dataset: Dataset, trained: _Trained) -> TrainingResult:
+def _tested(config: Config, dataset: Dataset, learned: Learned) -> TrainingResult:
+    size, seed = config.test_batch_size, config.seed
+    before = after = None
+    if learned.fine_tuned is not None and learned.head is not None and learned.at_cut is not None:
+        before = test_model(dataset, learned.head, size, seed)
+        after = test_model(learned.at_cut, learned.fine_tuned.fitted.model, size, seed)
+        test = after if learned.fine_tuned.is_taken else before
+    else:
+        test = test_model(dataset, learned.model, size, seed)
     return TrainingResult(
         labels=dataset.labels,
-        images={name: len(getattr(dataset, name)) for name in ("training", "validation", "testing")}
+        images={name: len(getattr(dataset, name)) for name in (TRAINING, VALIDATION, TESTING)}
         | {"left_out": dataset.left_out},
-        head=trained.head,
-        fitted=trained.fitted,
-        search=trained.searched,
-        temperature=trained.temperature,
-        test=test_head(dataset, trained.head, config.test_batch_size, config.seed),
+        model=learned.model,
+        fitted=learned.fitted,
+        search=learned.searched,
+        temperature=learned.temperature,
+        test=test,
         problems=None,
+        fine_tuned=learned.fine_tuned,
+        test_before=before,
+        test_after=after,
     )
 
 

@@ -16,8 +16,9 @@ from PIL import Image
 from bottlenecks.builder import BuildReport
 from retrain.config import Config
 from retrain.data.dataset import Dataset
+from retrain.listener import Listener
 from retrain.report.results import TrainingResult
-from retrain.trainer import Listener, train
+from retrain.trainer import train
 from retrain.training.fitting import Evaluation
 from tests.standin import StandIn
 

@@ -1,7 +1,8 @@
 """What the files of a cache folder are called, and how they are read: never through a link.
 
 ``inception_v3-<12 hex of the fingerprint>/`` holds shards (``<64 hex>.h5``), those set aside
-(``<64 hex>.h5.damaged``), and the bookkeeping. What is called otherwise is somebody else's.
+(``<64 hex>.h5.damaged``), checkpoints of fine-tuning (``<64 hex>.checkpoint``), and the
+bookkeeping. What is called otherwise is somebody else's.
 """
 
 import errno
@@ -18,11 +19,13 @@ from bottlenecks.photos.reading import open_file
 
 FOLDER_PREFIX = "inception_v3-"
 DAMAGED_SUFFIX = ".damaged"
+CHECKPOINT_SUFFIX = ".checkpoint"
 MODEL_FILE, INDEX_FILE, BAD_IMAGES_FILE = "model.json", "stat_index.json", "bad_images.csv"
 MAX_JSON_BYTES = 2**20
 MAX_SHARD_BYTES = 256 * 2**20  # larger files are not of this program
 _FOLDER = re.compile(r"inception_v3-[0-9a-f]{12}")
 _SHARD = re.compile(r"[0-9a-f]{64}\.h5")
+_CHECKPOINT = re.compile(r"[0-9a-f]{64}\.checkpoint")
 _SET_ASIDE = re.compile(r"[0-9a-f]{64}\.h5\.damaged")
 
 
@@ -42,7 +45,8 @@ def is_vectors(name: str) -> bool:
 
 def is_ours(name: str) -> bool:
     """Whether anything in a cache folder is called so, but for the lock and partial files."""
-    return is_vectors(name) or name in (MODEL_FILE, INDEX_FILE, BAD_IMAGES_FILE)
+    bookkeeping = (MODEL_FILE, INDEX_FILE, BAD_IMAGES_FILE)
+    return is_vectors(name) or name in bookkeeping or bool(_CHECKPOINT.fullmatch(name))
 
 
 def open_own(path: str | os.PathLike[str]) -> BinaryIO:

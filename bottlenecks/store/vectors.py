@@ -6,7 +6,7 @@ shards as they are, so once a shard has been checked, one row can be read by its
 
 import os
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from typing import BinaryIO, Protocol
 
@@ -53,9 +53,11 @@ def blocks(vectors: Vectors) -> Iterator[np.ndarray]:
     return (x for _, x in vectors.stream(batches, ahead=2))
 
 
-def vectors_of(cache: Cache, keys: list[bytes]) -> "Vectors":
-    """The rows of ``keys``: in memory, unless they are more than `MAX_IN_MEMORY`."""
-    if len(keys) * cache.spec.nbytes > MAX_IN_MEMORY:
+def vectors_of(
+    cache: Cache, keys: Sequence[bytes], most_in_memory: int = MAX_IN_MEMORY
+) -> "Vectors":
+    """The rows of ``keys``: in memory, unless they are more than ``most_in_memory`` bytes."""
+    if len(keys) * cache.spec.nbytes > most_in_memory:
         return OnDisk(cache, keys)
     return InMemory(cache.read(keys), spec=cache.spec)
 

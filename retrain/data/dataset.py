@@ -48,6 +48,17 @@ class Subset:
         return self if len(rows) == len(self) else self.select(rows)
 
 
+@dataclass(frozen=True)
+class Variants:
+    """The n training images and their distorted variants, as many of each.
+
+    Row v * n + i of ``vectors``, and of their ``keys``, is of image i: plain for v = 0.
+    """
+
+    vectors: Vectors
+    keys: Sequence[bytes]
+
+
 def sample_rows(n: int, size: int, random: np.random.Generator) -> np.ndarray:
     """``size`` of n rows drawn without replacement, sorted; all for -1 or too large a size."""
     if size == -1 or size >= n:
@@ -61,13 +72,14 @@ class Dataset:
 
     ``set_of`` has the name of the set of each image of ``everything``, or `LEFT_OUT` for an image
     whose unit is in another set that counts for more; ``groups`` the name of its group, None where
-    each is on its own.
+    each is on its own. ``variants`` are what training draws from instead of plain images alone.
     """
 
     labels: tuple[str, ...]
     everything: Subset
     set_of: np.ndarray
     groups: Sequence[str] | None = None
+    variants: "Variants | None" = None
 
     @functools.cached_property
     def units(self) -> np.ndarray:
@@ -94,6 +106,11 @@ class Dataset:
     @functools.cached_property
     def testing(self) -> Subset:
         return self._subset(TESTING)
+
+    @property
+    def drawn(self) -> Vectors:
+        """What training draws from: the rows of the training images, and those of `Variants`."""
+        return self.training.vectors if self.variants is None else self.variants.vectors
 
     @property
     def left_out(self) -> int:

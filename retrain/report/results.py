@@ -20,9 +20,10 @@ from retrain.evaluate import (
     score_labels,
 )
 from retrain.report.health import Problem
-from retrain.training.fitting import Fitted
+from retrain.training.fitting import Fitted, Model
 from retrain.training.head import Head
 from retrain.training.regularisation import Search
+from retrain.training.tuned import FineTuned
 
 _GUESSES = 3
 
@@ -70,16 +71,29 @@ class Test:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What `train` made. ``test`` is None without a test set, ``problems`` unless looked for."""
+    """What `train` made. ``test`` is None without a test set, ``problems`` unless looked for.
+
+    ``model`` is what was exported and tested: the ``fitted`` head, or what ``fine_tuned`` has of
+    it. Where that was tried, ``test_before`` is the head's own, and ``test_after`` the other's,
+    whichever of them ``test`` is.
+    """
 
     labels: tuple[str, ...]
     images: dict[str, int]  # in each set
-    head: Head
+    model: Model
     fitted: Fitted
     search: Search | None  # None where the usual strength was taken
     temperature: float  # 1 unless calibrated
     test: Test | None
     problems: tuple[Problem, ...] | None
+    fine_tuned: FineTuned | None = None
+    test_before: Test | None = None
+    test_after: Test | None = None
+
+    @property
+    def head(self) -> Head:
+        """The softmax layer that was exported."""
+        return self.model.head
 
 
 @dataclass(frozen=True)
@@ -103,15 +117,15 @@ class Measurement:
         return [score.label for score in self.test.labels if not score.support]
 
 
-def test_head(dataset: Dataset, head: Head, size: int = -1, seed: int = 0) -> Test | None:
-    """Test ``head`` on ``size`` of the test images, drawn by ``seed``; on all of them for -1.
+def test_model(dataset: Dataset, model: Model, size: int = -1, seed: int = 0) -> Test | None:
+    """Test ``model`` on ``size`` of the test images, drawn by ``seed``; on all of them for -1.
 
     None where there are none.
     """
     if not len(dataset.testing):
         return None
     sample = dataset.testing.select(sample_of_test(len(dataset.testing), size, seed))
-    return tested(head.predict_all(sample.vectors), sample.y, sample.images, dataset.labels, seed)
+    return tested(model.predict_all(sample.vectors), sample.y, sample.images, dataset.labels, seed)
 
 
 def sample_of_test(n: int, size: int, seed: int) -> np.ndarray:

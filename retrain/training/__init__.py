@@ -1,13 +1,17 @@
-"""The images of each set -> a trained softmax layer.
+"""The images of each set -> a trained softmax layer, alone or with layers below it.
 
 The modules, in the order in which data flows (each imports only from those before it):
 
 ==============  ==================================================================
-settings        how the layer is trained: the flags
+settings        how layers are trained: the flags
 optimizers      how gradients move parameters: averaged Adam, gradient descent
 batches         which rows a step is taken on
 head            the softmax layer: a step, predict
 regularisation  how strong the penalty is to be
-fitting         the steps of a fit: which is kept, early stopping, calibration
+fitting         the loop of any training: which step is kept, early stopping, calibration
+upper           the layers above a cut and the head, as a network and as variables
+fine_tuning     a step of training them, on rows of the cut
+checkpoint      how far a killed fine-tuning was
+tuned           fine-tune, and judge whether it is better than the head alone
 ==============  ==================================================================
 """

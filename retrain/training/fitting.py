@@ -229,7 +229,7 @@ def fit_head(
         # What becomes of it is checked at each evaluation.
         stack.enter_context(np.errstate(over="ignore", invalid="ignore"))
         fit = Fit(
-            dataset.training.vectors,
+            dataset.drawn,
             dataset.training.y,
             len(dataset.labels),
             steps=settings.how_many_training_steps,

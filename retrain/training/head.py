@@ -8,7 +8,7 @@ import numpy as np
 from bottlenecks.row_spec import RowSpec
 from bottlenecks.store.vectors import BLOCK_BYTES, Vectors, blocks
 from retrain.data.dataset import Subset, sample_rows
-from retrain.training.batches import balanced, epochs
+from retrain.training.batches import balanced, epochs, varied
 from retrain.training.optimizers import AveragedAdam, GradientDescent, Optimizer
 
 # L2 penalty: this over the number of labels and the square root of the number of images. Fitted to
@@ -123,7 +123,9 @@ def label_weights(y: np.ndarray, classes: int, class_balance: str) -> np.ndarray
 class Fit:
     """Softmax regression on cached vectors, a step at a time.
 
-    ``vectors`` (n, 2048) float32, ``y`` (n,) int64 in [0, classes), every class in it.
+    ``vectors`` (n, 2048) float32, ``y`` (n,) int64 in [0, classes), every class in it. Where
+    ``vectors`` has 1 + V rows for each image, row v * n + i is of image i, plain for v = 0 and else
+    a variant; each draw of an image takes one of them.
 
     The recipe "adam" minimises mean cross-entropy + ``l2`` / 2 * |W|^2 on standardised vectors by
     `AveragedAdam`, its first steps of size ``learning_rate``; batches of ``batch_size`` walk
@@ -162,7 +164,9 @@ class Fit:
             batches = balanced(y, counts, batch_size, random)
         else:
             batches = epochs(len(y), min(batch_size, len(y)), random)
-        self._stream = vectors.stream(itertools.islice(batches, steps))
+        variants = len(vectors) // len(y) - 1
+        rows = varied(batches, len(y), variants, np.random.default_rng((seed, 9)))
+        self._stream = vectors.stream(itertools.islice(rows, steps))
         (size,) = vectors.spec.shape
         weights, bias = np.zeros((size, classes), np.float32), np.zeros(classes, np.float32)
         self._optimizer: Optimizer
@@ -188,7 +192,8 @@ class Fit:
 
     def step(self) -> None:
         """Take one step on the next batch; there are as many as ``steps``."""
-        self.batch, x = next(self._stream)
+        rows, x = next(self._stream)
+        self.batch = rows % len(self._y)
         self._z, y = self.standardisation.apply(x), self._y[self.batch]
         weights, bias = self._optimizer.trained
         error = softmax(self._z @ weights + bias)  # (batch, classes)

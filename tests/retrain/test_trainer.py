@@ -219,7 +219,7 @@ def test_the_strength_that_was_found_is_trained_with(again: Again) -> None:
 
 @pytest.mark.parametrize(
     "what",
-    ["retrain.trainer.examine", "retrain.report.page.write_report", "retrain.trainer.test_head"],
+    ["retrain.trainer.examine", "retrain.report.page.write_report", "retrain.trainer.test_model"],
 )
 @pytest.mark.parametrize("stop_by", [RuntimeError, KeyboardInterrupt])
 def test_whatever_stops_data_health_or_report_the_graph_is_written(

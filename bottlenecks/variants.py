@@ -1,0 +1,161 @@
+"""Rows of images that are known already: at a cut, and of their distorted variants."""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from bottlenecks import machine
+from bottlenecks.builder import CachedImage, OnProgress, Progress
+from bottlenecks.config import Config
+from bottlenecks.errors import BadImageError, CacheError, if_interrupted, shown
+from bottlenecks.network.inception import Extractor
+from bottlenecks.photos.decode import decode
+from bottlenecks.photos.distort import distorted, variant_key
+from bottlenecks.photos.reading import file_bytes, in_order, pool_of
+from bottlenecks.photos.settings import DistortionSettings
+from bottlenecks.row_spec import IMAGE_KEY_BYTES
+from bottlenecks.rows import Rows
+from bottlenecks.store.cache import Cache
+
+MOST_AT_ONCE = 8  # variants of a photo that are in memory at once
+_ROOM = 1.02  # times the rows' bytes: keys, checksums, HDF5's structure
+_MERGED_BYTES = 2**27  # of shards while they are merged
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An image, and the keys of the rows that are wanted of it: its own, or those of variants."""
+
+    image: CachedImage
+    keys: tuple[bytes, ...]
+
+
+def variants_of(image: CachedImage, settings: DistortionSettings, seed: int) -> list[bytes]:
+    """The keys of the distorted variants of an image; none where nothing distorts."""
+    count = settings.distortions_per_image if settings.distorts else 0
+    return [variant_key(image.key, settings, seed, number) for number in range(count)]
+
+
+def complete(
+    config: Config,
+    extractor: Extractor,
+    wanted: Sequence[Wanted],
+    distortions: DistortionSettings,
+    on_missing: Callable[[int, int], None] = lambda *_: None,
+    on_progress: OnProgress = lambda _: None,
+) -> Cache:
+    """The cache of ``extractor`` with all rows that are ``wanted``: those missing are computed.
+
+    They are committed as they come, at least every 5 seconds, so that an interrupted run goes on
+    where it was. ``on_missing`` is told how many rows are missing and their bytes, if any are.
+
+    Raises `CacheError` before anything is computed where there is no room for them, and for an
+    image that was changed or removed since it was read first.
+    """
+    cache = Cache(config.bottleneck_dir, extractor.fingerprint, extractor.spec)
+    cache.load()
+    missing = _missing(cache, wanted)
+    if not missing and not cache.damaged:
+        return cache
+    is_new = not cache.folder.exists()
+    count = sum(len(one.keys) for one in missing)
+    on_missing(count, count * cache.spec.nbytes)
+    _check_room(cache, count)
+    try:
+        with (
+            if_interrupted("what was computed is kept, and the same command resumes"),
+            cache.writing(extractor.description),
+        ):
+            missing = _missing(cache, wanted)  # another run may have added some
+            _compute(config, extractor, cache, missing, distortions, on_progress)
+            cache.merge()
+    except BaseException:
+        if is_new:
+            with suppress(OSError):
+                cache.remove_if_empty()
+        raise
+    return cache
+
+
+def _missing(cache: Cache, wanted: Sequence[Wanted]) -> list[Wanted]:
+    """What the cache lacks, a part for every `MOST_AT_ONCE` rows; copies of images but once."""
+    seen: set[bytes] = set()
+    missing = []
+    for one in wanted:
+        keys = [key for key in one.keys if key not in cache and key not in seen]
+        seen.update(keys)
+        missing += [
+            Wanted(one.image, tuple(keys[start : start + MOST_AT_ONCE]))
+            for start in range(0, len(keys), MOST_AT_ONCE)
+        ]
+    return missing
+
+
+def _check_room(cache: Cache, rows: int) -> None:
+    """Raise `CacheError` where so many rows do not fit onto the disk."""
+    needed = rows * cache.spec.nbytes * _ROOM + min(_MERGED_BYTES, rows * cache.spec.nbytes)
+    folder = cache.folder
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise CacheError(
+            f"{rows} rows of {cache.spec.name} take {needed / 1e9:.1f} GB, and {shown(folder)} has "
+            f"{free / 1e9:.1f} GB free: make room, name another --bottleneck_dir, cut at a later "
+            "block, or use fewer --distortions_per_image"
+        )
+
+
+def _compute(
+    config: Config,
+    extractor: Extractor,
+    cache: Cache,
+    missing: Sequence[Wanted],
+    distortions: DistortionSettings,
+    on_progress: OnProgress,
+) -> None:
+    batch_size = config.batch_size or machine.batch_size()
+    size = cache.spec.input_size
+    count = sum(len(one.keys) for one in missing)
+    most = max((len(one.keys) for one in missing), default=1)
+    rows = Rows(cache, extractor, batch_size)
+    with ExitStack() as stack:
+        stack.callback(rows.commit)  # also when the run is interrupted
+        pool = stack.enter_context(pool_of(config.decode_threads or machine.threads(), "photos"))
+
+        def read(one: Wanted) -> list[np.ndarray]:
+            return _pixels(one, distortions, size)
+
+        ahead = max(2, 2 * batch_size // most)
+        for one, pixels in stack.enter_context(closing(in_order(pool, read, missing, ahead))):
+            for key, own in zip(one.keys, pixels, strict=True):
+                rows.add(key, own)
+            on_progress(Progress(rows.computed, count, rows.computed))
+        rows.flush()
+        on_progress(Progress(rows.computed, count, rows.computed))
+
+
+def _pixels(
+    one: Wanted, distortions: DistortionSettings, size: tuple[int, int]
+) -> list[np.ndarray]:
+    """(height, width, 3) uint8 for each of the keys; in a thread."""
+    image = one.image
+    try:
+        with file_bytes(image.path) as (data, _):
+            if hashlib.sha256(data).digest() != image.key:
+                raise BadImageError("its content is another now")
+            variants = [key for key in one.keys if len(key) > IMAGE_KEY_BYTES]
+            of_variants = iter(distorted(data, distortions, variants, size) if variants else ())
+            return [
+                next(of_variants) if len(key) > IMAGE_KEY_BYTES else decode(data, size)
+                for key in one.keys
+            ]
+    except BadImageError as error:
+        raise CacheError(
+            f"the image {shown(image.path)} was changed while this ran ({error}); run the same "
+            "command again"
+        ) from error

@@ -1,0 +1,162 @@
+"""learn(): a data set -> the model that is exported."""
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from bottlenecks.machine import cpu_has_bfloat16
+from bottlenecks.network.inception import Extractor, NetworkExtractor
+from bottlenecks.store.cache import Cache
+from bottlenecks.store.vectors import MAX_IN_MEMORY
+from retrain.config import Config
+from retrain.data.dataset import Dataset
+from retrain.data.variants import rows_at
+from retrain.listener import Listener
+from retrain.report.summaries import Summaries
+from retrain.training.fine_tuning import Recipe
+from retrain.training.fitting import Evaluation, Fitted, Model, find_temperature, fit_head
+from retrain.training.head import Head, Standardisation
+from retrain.training.regularisation import Search, search
+from retrain.training.tuned import FineTuned, fine_tune
+from retrain.training.upper import UpperLayers, Variables
+
+# Bytes of rows in memory, of training images and of all: the rest of it is TensorFlow's.
+_MOST, _MOST_AT_CUT = MAX_IN_MEMORY, 2**28
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The ``model`` that is exported, the ``network`` below its head, and how it came about.
+
+    Where fine-tuning was tried, ``head`` is the model that it was to beat, and ``at_cut`` the data
+    set whose rows the other one takes.
+    """
+
+    model: Model
+    network: bytes
+    fitted: Fitted
+    searched: Search | None
+    temperature: float
+    fine_tuned: FineTuned | None = None
+    at_cut: Dataset | None = None
+    head: Head | None = None
+
+
+def learn(
+    config: Config,
+    dataset: Dataset,
+    extractor: NetworkExtractor,
+    listener: Listener,
+    summaries: Summaries | None,
+) -> Learned:
+    """Train the head on bottlenecks, and what is above ``config.cut`` if there is one.
+
+    ``dataset`` has plain bottlenecks; rows of variants and of the cut that are missing are
+    computed.
+    """
+    if config.distorts:
+        dataset, _ = _rows_at(config, dataset, extractor, listener)
+    learned = _train_head(config, dataset, extractor, listener, summaries)
+    if config.cut is None:
+        return learned
+    return _fine_tune(config, dataset, learned, extractor, listener, summaries)
+
+
+def _rows_at(
+    config: Config, dataset: Dataset, extractor: Extractor, listener: Listener, most: int = _MOST
+) -> tuple[Dataset, Cache]:
+    """``dataset`` with rows of ``extractor``, and of the variants that are asked for."""
+    return rows_at(
+        dataset,
+        extractor,
+        config,
+        config,
+        config.seed,
+        most,
+        lambda rows, nbytes: listener.more_rows(extractor.spec.name, rows, nbytes),
+        listener.progress,
+    )
+
+
+def _train_head(
+    config: Config,
+    dataset: Dataset,
+    extractor: NetworkExtractor,
+    listener: Listener,
+    summaries: Summaries | None,
+) -> Learned:
+    searched = None
+    if config.recipe != "classic":
+        searched = search(
+            dataset, thorough=config.tune, class_balance=config.class_balance, seed=config.seed
+        )
+        if searched is not None:
+            listener.searched(searched)
+        elif config.tune:
+            log.warning(
+                "--tune has too few photos or groups of a label; the usual strength is taken"
+            )
+
+    def on_evaluation(evaluation: Evaluation, weights: np.ndarray) -> None:
+        listener.evaluated(evaluation)
+        if summaries is not None:
+            summaries.add_evaluation(evaluation, weights)
+
+    l2 = None if searched is None else searched.l2
+    fitted = fit_head(config, dataset, l2, on_evaluation, listener.stepped)
+    model, temperature = fitted.model, 1.0
+    if config.calibrate and len(dataset.validation):
+        temperature = find_temperature(model, dataset.validation)
+        model = model.at_temperature(temperature)
+    return Learned(model, extractor.frozen, fitted, searched, temperature)
+
+
+def _fine_tune(
+    config: Config,
+    dataset: Dataset,
+    before: Learned,
+    extractor: NetworkExtractor,
+    listener: Listener,
+    summaries: Summaries | None,
+) -> Learned:
+    """Train what is above ``config.cut`` too, from the head that is there."""
+    cut = str(config.cut)
+    at_cut, cache = _rows_at(config, dataset, extractor.at(cut), listener, _MOST_AT_CUT)
+    variables = Variables(
+        extractor.frozen,
+        cut,
+        before.fitted.head,
+        Standardisation.of_sample(dataset.drawn, config.seed),
+        config.precision if cpu_has_bfloat16() else "float32",
+    )
+
+    def on_evaluation(evaluation: Evaluation, weights: np.ndarray) -> None:
+        listener.tuned(evaluation)
+        if summaries is not None:  # behind the steps of the head
+            step = before.fitted.steps + evaluation.step
+            summaries.add_evaluation(dataclasses.replace(evaluation, step=step), weights)
+
+    fine_tuned = fine_tune(
+        variables,
+        at_cut,
+        (before.fitted.model, dataset),
+        Recipe.of(config, config, before.fitted.l2),
+        cache.folder,
+        on_evaluation,
+        listener.tuning,
+    )
+    listener.judged(fine_tuned)
+    learned = dataclasses.replace(
+        before, fine_tuned=fine_tuned, at_cut=at_cut, head=before.model.head
+    )
+    model = fine_tuned.fitted.model
+    if not fine_tuned.is_taken:
+        return learned
+    assert isinstance(model, UpperLayers)
+    return dataclasses.replace(
+        learned, model=model, network=model.network(), temperature=fine_tuned.temperature
+    )

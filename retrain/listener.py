@@ -1,0 +1,48 @@
+"""What a run tells while it runs."""
+
+from bottlenecks.builder import BuildReport, Progress
+from retrain.data.dataset import Dataset
+from retrain.report.results import TrainingResult
+from retrain.training.fitting import Evaluation
+from retrain.training.regularisation import Search
+from retrain.training.tuned import FineTuned
+
+
+class Listener:
+    """What `train` tells while it runs; a subclass shows what it wants to."""
+
+    def progress(self, progress: Progress) -> None:
+        """Stage one is this far."""
+
+    def built(self, report: BuildReport) -> None:
+        """Stage one is done."""
+
+    def split(self, dataset: Dataset) -> None:
+        """The sets are made and their vectors can be read."""
+
+    def searched(self, search: Search) -> None:
+        """The strength of the regularisation was searched."""
+
+    def stepped(self, step: int) -> None:
+        """So many training steps are taken."""
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        """Called every ``eval_step_interval`` steps and after the last."""
+
+    def more_rows(self, name: str, rows: int, nbytes: int) -> None:
+        """So many ``rows`` of ``name`` are missing and come next: of variants, or of a cut."""
+
+    def tuning(self, step: int, steps: int) -> None:
+        """So many of the steps of fine-tuning are taken."""
+
+    def tuned(self, evaluation: Evaluation) -> None:
+        """Called after each epoch of fine-tuning."""
+
+    def judged(self, fine_tuned: FineTuned) -> None:
+        """Fine-tuning is done, and taken or not."""
+
+    def trained(self, result: TrainingResult) -> None:
+        """The graph and its labels are written; ``result.problems`` are yet to be looked for."""
+
+    def finished(self, result: TrainingResult) -> None:
+        """All is written."""

@@ -1,0 +1,129 @@
+"""A fine-tuning that can be killed: its numbers and how far it was, in one file."""
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bottlenecks import atomic
+from bottlenecks.errors import shown
+from bottlenecks.store import lock
+from bottlenecks.store.layout import CHECKPOINT_SUFFIX, open_own
+from retrain.evaluate import Score
+from retrain.training.fine_tuning import FineTuning
+from retrain.training.fitting import Candidate, Evaluation, Loop
+from retrain.training.upper import UpperLayers, Variables
+
+SECONDS = 60.0  # between two checkpoints; one of mixed7 (250 MB) takes a second
+_MAGIC = b"retrain-checkpoint-1\n"
+_DIGEST_BYTES = 64
+_MOST_BYTES = 2**33
+_STATE, _LOSSES, _BEST = "state", "losses", "best"
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoint:
+    """Where a `Loop` of `FineTuning` is, kept in ``folder`` (that of a cache) for one ``identity``.
+
+    Nothing is lost but time where it cannot be written, or is damaged.
+    """
+
+    def __init__(
+        self, folder: Path, identity: str, tuning: FineTuning, variables: Variables
+    ) -> None:
+        self.path = folder / f"{identity}{CHECKPOINT_SUFFIX}"
+        self._identity, self._tuning, self._variables = identity, tuning, variables
+        self._saved = time.monotonic()
+
+    def save_sometimes(self, loop: Loop) -> None:
+        """Save, if the last time is `SECONDS` ago and there are steps to come."""
+        if time.monotonic() - self._saved < SECONDS or loop.step == loop.steps:
+            return
+        try:
+            with lock.exclusive(self.path.parent, wait=False) as held:
+                if held:  # else another run writes there, and removes what is partial
+                    self._save(loop)
+        except OSError as error:
+            log.warning("cannot write the checkpoint %s: %s", shown(self.path), error)
+        self._saved = time.monotonic()
+
+    def _save(self, loop: Loop) -> None:
+        arrays = self._tuning.arrays()
+        state: dict[str, Any] = {
+            "identity": self._identity,
+            "step": loop.step,
+            "evaluations": [asdict(evaluation) for evaluation in loop.evaluations],
+        }
+        if loop.best is not None:
+            state["best_step"] = loop.best.step
+            arrays[_LOSSES] = loop.best.losses
+            assert isinstance(loop.best.model, UpperLayers)
+            own = loop.best.model.arrays
+            arrays |= {f"{_BEST}{i:04}": array for i, array in enumerate(own)}
+        write(self.path, arrays, state)
+
+    def resume(self, loop: Loop) -> int:
+        """Put ``loop`` where an earlier run was; returns the step, 0 where there was none."""
+        found = read(self.path)
+        if found is None or found[1].get("identity") != self._identity:
+            return 0
+        arrays, state = found
+        step = int(state["step"])
+        if "best_step" in state:
+            names = sorted(name for name in arrays if name.startswith(_BEST))
+            model = self._variables.model_of([arrays[name] for name in names])
+            loop.best = Candidate(int(state["best_step"]), model, arrays[_LOSSES])
+        loop.evaluations = [_evaluation(values) for values in state["evaluations"]]
+        loop.step = step
+        self._tuning.restore(step, arrays)
+        return step
+
+    def remove(self) -> None:
+        """Remove it: the training is done."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
+
+def _evaluation(values: Mapping[str, Any]) -> Evaluation:
+    names = ("train", "validation", "validation_batch")
+    scores = {name: values[name] and Score(**values[name]) for name in names}
+    return Evaluation(step=values["step"], **scores)
+
+
+def write(path: Path, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
+    """Replace ``path`` by arrays, and what ``json.dumps`` takes. Raises ``OSError``."""
+    body = io.BytesIO()
+    text = np.frombuffer(json.dumps(state).encode(), np.uint8)
+    np.savez(body, allow_pickle=False, **{_STATE: text}, **arrays)
+    digest = hashlib.sha256(body.getbuffer()).hexdigest().encode()
+    with atomic.replacing(path, follow=False) as partial, open(partial, "xb") as file:
+        file.write(_MAGIC + digest + b"\n")
+        file.write(body.getbuffer())
+
+
+def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """What `write` wrote; None where there is no such file, or not a whole one of this program."""
+    try:
+        with open_own(path) as file:
+            head = file.read(len(_MAGIC) + _DIGEST_BYTES + 1)
+            if not head.startswith(_MAGIC) or os.fstat(file.fileno()).st_size > _MOST_BYTES:
+                return None
+            body = file.read()
+    except OSError:
+        return None
+    if hashlib.sha256(body).hexdigest().encode() != head[len(_MAGIC) : -1]:
+        log.warning("the checkpoint %s is damaged; beginning again", shown(path))
+        return None
+    with np.load(io.BytesIO(body), allow_pickle=False) as found:
+        arrays = {name: found[name] for name in found.files}
+    return arrays, json.loads(arrays.pop(_STATE).tobytes())

@@ -1,0 +1,192 @@
+"""Fine-tuning: the layers above a cut are trained together with the head, on cached rows."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bottlenecks.network.tensorflow import import_tensorflow
+from bottlenecks.store.vectors import Stream, Vectors, blocks
+from retrain.data.dataset import Subset
+from retrain.training.batches import balanced, epochs, varied
+from retrain.training.head import label_weights, softmax
+from retrain.training.settings import FineTuneSettings, TrainingSettings
+from retrain.training.upper import UpperLayers, Variables
+
+AVERAGE = 0.99  # of the running average: about the last 100 steps count
+WARM_UP = 0.1  # share of the steps in which their size grows
+_AHEAD = 4  # batches that are read ahead
+_PREDICTED = 32  # rows at once
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the layers move: through ``epochs``, in steps of ``batch_size`` images.
+
+    The largest step has the size ``learning_rate``.
+
+    ``weight_decay`` is the share of a weight that a step of size 1 takes off (Loshchilov & Hutter
+    2019, "Decoupled Weight Decay Regularization"); ``smoothing`` of the labels as in Szegedy et al.
+    2015, section 7; ``l2`` the penalty of the head, as in the warm-up.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    smoothing: float
+    l2: float
+    class_balance: str
+    seed: int
+
+    @classmethod
+    def of(cls, training: TrainingSettings, tuning: FineTuneSettings, l2: float) -> "Recipe":
+        """What the flags say."""
+        return cls(
+            epochs=tuning.fine_tune_epochs,
+            batch_size=tuning.fine_tune_batch_size,
+            learning_rate=tuning.fine_tune_learning_rate,
+            weight_decay=tuning.fine_tune_weight_decay,
+            smoothing=tuning.fine_tune_label_smoothing,
+            l2=l2,
+            class_balance=training.class_balance,
+            seed=training.seed,
+        )
+
+    def steps_in_epoch(self, images: int) -> int:
+        """How many batches so many images fill, the last perhaps in part."""
+        return math.ceil(images / min(self.batch_size, images))
+
+
+class FineTuning:
+    """Trains `Variables` on ``vectors`` of a cut, a step at a time; a `Trainable`.
+
+    ``vectors`` has 1 + V rows for each of the n images of ``y`` (n,) int64: row v * n + i is of
+    image i, plain for v = 0 and else a variant. Each draw of an image takes one of them.
+
+    AdamW whose step size grows to ``learning_rate`` and falls to 0 along half a cosine; what
+    predicts is a running average (see `retrain.training.optimizers`). Normalisation is as it was
+    folded into the network. The same ``seed`` gives the same batches.
+    """
+
+    def __init__(
+        self, variables: Variables, vectors: Vectors, y: np.ndarray, classes: int, recipe: Recipe
+    ) -> None:
+        tf = import_tensorflow()
+
+        self._tf, self._variables, self._recipe = tf, variables, recipe
+        self._vectors, self._y, self._classes = vectors, y, classes
+        weighted = recipe.class_balance if recipe.class_balance == "weights" else "none"
+        self._class_weights = label_weights(y, classes, weighted)
+        self.steps = recipe.epochs * recipe.steps_in_epoch(len(y))
+        warm_up = max(1, round(WARM_UP * self.steps))
+        sizes = tf.keras.optimizers.schedules.CosineDecay(
+            0.0,
+            max(1, self.steps - warm_up),
+            warmup_target=recipe.learning_rate,
+            warmup_steps=warm_up,
+        )
+        self._optimizer = tf.keras.optimizers.AdamW(sizes, weight_decay=recipe.weight_decay)
+        self._optimizer.build(variables.trained)
+        self._step = tf.function(self._move, reduce_retracing=True)
+        self._logits = tf.function(self._predict, reduce_retracing=True)
+        self._taken = 0
+        self._stream = self._rows_from(0)
+        self._batch = (np.empty(0), np.empty(0, np.int64))  # the last one's logits and labels
+
+    @property
+    def weights(self) -> np.ndarray:
+        weights: np.ndarray = self._variables.in_use(self._variables.averages)[-2].numpy()
+        return weights
+
+    def step(self) -> None:
+        """Take one step on the next batch."""
+        rows, x = next(self._stream)
+        labels = self._y[rows % len(self._y)]
+        decay = min(AVERAGE, (1 + self._taken) / (10 + self._taken))
+        logits = self._step(
+            x, self._targets(labels), self._class_weights[labels], np.float32(decay)
+        )
+        self._batch = logits.numpy(), labels
+        self._taken += 1
+
+    def predict_batch(self) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (batch, C) of the last batch before its step, and its labels (batch,)."""
+        logits, labels = self._batch
+        return softmax(logits), labels
+
+    def predict(self, images: Subset) -> np.ndarray:
+        """Probabilities (n, C) of ``images``, whose rows are of the cut."""
+        found = [
+            self._logits(x[start : start + _PREDICTED]).numpy()
+            for x in blocks(images.vectors)
+            for start in range(0, len(x), _PREDICTED)
+        ]
+        return softmax(np.concatenate(found))
+
+    def model(self) -> UpperLayers:
+        """What the averages are now."""
+        return self._variables.result()
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._stream.close()
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All numbers that the next step hangs on, for `restore`."""
+        return {f"{i:04}": variable.numpy() for i, variable in enumerate(self._all)}
+
+    def restore(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Go on from ``step``, with what `arrays` gave after it."""
+        for i, variable in enumerate(self._all):
+            variable.assign(arrays[f"{i:04}"])
+        self._taken = step
+        self._stream.close()
+        self._stream = self._rows_from(step)
+
+    @property
+    def _all(self) -> list[Any]:
+        own = self._variables
+        return [*own.trained, *own.averages, *self._optimizer.variables]
+
+    def _rows_from(self, step: int) -> Stream:
+        """Batches of rows from ``step`` on; where they begin says nothing of what they are."""
+        recipe, n = self._recipe, len(self._y)
+        random = np.random.default_rng((recipe.seed, 8))
+        size = min(recipe.batch_size, n)
+        batches: Iterator[np.ndarray]
+        if recipe.class_balance == "sampling":
+            counts = np.bincount(self._y, minlength=self._classes)
+            batches = balanced(self._y, counts, size, random)
+        else:
+            batches = epochs(n, size, random)
+        variants = len(self._vectors) // n - 1
+        rows = varied(batches, n, variants, np.random.default_rng((recipe.seed, 9)))
+        return self._vectors.stream(itertools.islice(rows, step, self.steps), ahead=_AHEAD)
+
+    def _targets(self, labels: np.ndarray) -> np.ndarray:
+        """(n, C) float32 smoothed."""
+        smoothing = self._recipe.smoothing
+        targets = np.full((len(labels), self._classes), smoothing / self._classes, np.float32)
+        targets[np.arange(len(labels)), labels] += 1 - smoothing
+        return targets
+
+    def _move(self, x: Any, targets: Any, weights: Any, decay: Any) -> Any:
+        """One step, within a graph. Returns the logits (batch, C) from before it."""
+        tf, own = self._tf, self._variables
+        # Gradients of an imported graph are taken in the graph: a GradientTape does not see it.
+        values = [tf.convert_to_tensor(variable) for variable in own.trained]
+        logits = own.logits(values, x)
+        losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+        penalty = self._recipe.l2 / 2 * tf.reduce_sum(own.in_use(values)[-2] ** 2)
+        loss = tf.reduce_mean(losses * weights) + penalty
+        self._optimizer.apply(tf.gradients(loss, values), own.trained)
+        for average, variable in zip(own.averages, own.trained, strict=True):
+            average.assign_sub((1 - decay) * (average - variable))
+        return logits
+
+    def _predict(self, x: Any) -> Any:
+        return self._variables.logits(self._variables.averages, x)
