@@ -12,7 +12,7 @@ class ProgressBar:
     """A tqdm bar in a terminal, else a plain line now and then, unless ``only_in_terminal``.
 
     Callable with ``(done, total)``; use as a context manager. The bar shows after ``delay``
-    seconds.
+    seconds. A call with less done than before begins another job.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class ProgressBar:
         self._delay, self._only_in_terminal = delay, only_in_terminal
         self._bar: tqdm | None = None
         self._started = self._last_line = 0.0
-        self._initial = 0
+        self._initial = self._done = 0
 
     def __enter__(self) -> "ProgressBar":
         return self
@@ -37,13 +37,17 @@ class ProgressBar:
         self.close()
 
     def __call__(self, done: int, total: int) -> None:
+        if done < self._done:
+            self.close()
+            self._bar, self._initial = None, 0
+        self._done = done
         if sys.stderr.isatty():
             self._show_bar(done, total)
         elif not self._only_in_terminal:
             self._show_line(done, total)
 
     def close(self) -> None:
-        """Take the bar away, for good."""
+        """Take the bar away, until another job begins."""
         if self._bar is not None:
             self._bar.close()
 

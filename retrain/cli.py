@@ -66,9 +66,10 @@ def _main(argv: Sequence[str] | None, extractor: "NetworkExtractor | None") -> i
         ProgressBar("bottlenecks", "images") as bar,
         ProgressBar("weights", "B", True) as download,
         ProgressBar("training", "steps", delay=BAR_SECONDS, only_in_terminal=True) as steps,
+        ProgressBar("fine-tuning", "steps") as tuning,
     ):
         extractor = extractor or make_extractor(config, download)
-        train(config, extractor=extractor, listener=Console(config, bar, steps))
+        train(config, extractor=extractor, listener=Console(config, bar, steps, tuning))
     return DONE
 
 

@@ -13,6 +13,7 @@ from bottlenecks.builder import BuildReport, Progress
 from bottlenecks.cli import bad_lines, label_lines, summary
 from bottlenecks.errors import shown
 from bottlenecks.progress import ProgressBar
+from bottlenecks.row_spec import BOTTLENECK
 from retrain.config import ALL, Config, MeasureConfig
 from retrain.data.dataset import Dataset
 from retrain.evaluate import Confusion, Figure, Figures, LabelScore, Score
@@ -26,6 +27,7 @@ from retrain.report.results import Measurement, Test, TrainingResult
 from retrain.report.settings import REPORT_FILE
 from retrain.training.fitting import Evaluation
 from retrain.training.regularisation import Search
+from retrain.training.tuned import FineTuned
 
 SHOWN_LABELS, SHOWN_EVALUATIONS = 30, 20
 BAR_SECONDS = 2.0  # that training takes before it shows a bar
@@ -35,9 +37,11 @@ HINT_IMAGES = 500  # computed in float32, above which a hint is given to save ti
 class Console(Listener):
     """Prints a run as it goes: results to stdout, the progress to stderr."""
 
-    def __init__(self, config: Config, bar: ProgressBar, steps: ProgressBar) -> None:
-        self._config, self._bar, self._steps = config, bar, steps
-        self._has_heading = False
+    def __init__(
+        self, config: Config, bar: ProgressBar, steps: ProgressBar, tuning: ProgressBar
+    ) -> None:
+        self._config, self._bar, self._steps, self._tuning = config, bar, steps, tuning
+        self._has_heading = self._is_head_trained = False
         self._evaluations = 0
         self._unprinted: Evaluation | None = None
         self._times: list[tuple[str, float]] = []
@@ -102,11 +106,51 @@ class Console(Listener):
             columns += f"   {_columns(batch)}"
         print(columns, flush=True)
 
+    def more_rows(self, name: str, rows: int, nbytes: int) -> None:
+        if name != BOTTLENECK.name:
+            self._head_is_trained()
+        what = "bottlenecks of variants" if name == BOTTLENECK.name else f"rows of {name}"
+        place = shown(self._config.bottleneck_dir)
+        print(f"\nComputing {rows} {what}, {_megabytes(nbytes)} in {place}.", flush=True)
+
+    def tuning(self, step: int, steps: int) -> None:
+        self._tuning(step, steps)
+
+    def tuned(self, evaluation: Evaluation, epoch: int) -> None:
+        self._tuning.clear()
+        if epoch == 1:
+            self._head_is_trained()
+            print(
+                f"\nFine-tuning all behind {self._config.cut}\n"
+                "            training batch             validation\n"
+                " epoch   accuracy  cross-entropy   accuracy  cross-entropy"
+            )
+        columns = f"{epoch:>6}   {_columns(evaluation.train)}"
+        if evaluation.validation is not None:
+            columns += f"   {_columns(evaluation.validation)}"
+        print(columns, flush=True)
+
+    def judged(self, fine_tuned: FineTuned) -> None:
+        self._tuning.close()
+        self._took("fine-tuning")
+
+    def _head_is_trained(self) -> None:
+        """Done with the head alone, where there is more to come."""
+        if not self._is_head_trained:
+            self._is_head_trained = True
+            self._steps.close()
+            self._print_last()
+            self._took("stage two")
+
+    def _print_last(self) -> None:
+        if self._unprinted is not None:  # where training stopped early
+            self._print(self._unprinted)
+            self._unprinted = None
+
     def trained(self, result: TrainingResult) -> None:
         self._steps.close()
-        if self._unprinted is not None:  # the last one, where training stopped early
-            self._print(self._unprinted)
-        self._took("stage two")
+        self._print_last()
+        self._took("stage two" if not self._is_head_trained else "test")
         print(result_text(self._config, result), flush=True)
 
     def finished(self, result: TrainingResult) -> None:
@@ -192,6 +236,10 @@ def _hint(config: Config, report: BuildReport) -> str:
         return ""
     how = f"about {_duration(saved)} less" if other else "about half the time"
     return f"hint    --precision bfloat16 would have taken {how} for stage one"
+
+
+def _megabytes(nbytes: int) -> str:
+    return f"{nbytes / 1e6:.0f} MB" if nbytes < 1e10 else f"{nbytes / 1e9:.0f} GB"
 
 
 def _duration(seconds: float) -> str:
@@ -296,7 +344,38 @@ def _kept(config: Config, result: TrainingResult) -> list[str]:
         )
     if config.calibrate:
         lines.append(f"Calibrated: logits divided by {result.temperature:.3f}.")
+    if result.fine_tuned is not None:
+        lines += _verdict(result, result.fine_tuned)
     return ["", *lines] if lines else []
+
+
+def _verdict(result: TrainingResult, fine_tuned: FineTuned) -> list[str]:
+    """Whether fine-tuning is better than the head alone, and by how much."""
+    lines = []
+    if fine_tuned.resumed_at:
+        lines.append(f"Fine-tuning went on at step {fine_tuned.resumed_at} of an earlier run.")
+    kept = fine_tuned.fitted.step // fine_tuned.steps_in_epoch
+    of_all = fine_tuned.fitted.steps // fine_tuned.steps_in_epoch
+    if kept < of_all:
+        lines.append(f"Of its {of_all} epochs the validation set takes number {kept}.")
+    if fine_tuned.loss is None or fine_tuned.loss_before is None:
+        lines.append("There is no validation set to judge by: the fine-tuned network is exported.")
+    else:
+        change = f"{fine_tuned.loss_before:.3f} -> {fine_tuned.loss:.3f}"
+        if fine_tuned.is_taken:
+            lines.append(f"Fine-tuning lowers the validation loss, {change}: it is exported.")
+        else:
+            lines.append(
+                f"Fine-tuning does not lower the validation loss, {change}: the head alone is "
+                "exported."
+            )
+    if result.test_before is not None and result.test_after is not None:
+        before, after = result.test_before.figures, result.test_after.figures
+        lines.append(
+            f"test accuracy {before.accuracy.value:.1%} -> {after.accuracy.value:.1%}, "
+            f"cross-entropy {before.cross_entropy.value:.3f} -> {after.cross_entropy.value:.3f}"
+        )
+    return lines
 
 
 def _figures(figures: Figures, labels: int) -> list[str]:

@@ -134,8 +134,11 @@ def _fine_tune(
         config.precision if cpu_has_bfloat16() else "float32",
     )
 
+    recipe = Recipe.of(config, config, before.fitted.l2)
+    steps_in_epoch = recipe.steps_in_epoch(len(at_cut.training))
+
     def on_evaluation(evaluation: Evaluation, weights: np.ndarray) -> None:
-        listener.tuned(evaluation)
+        listener.tuned(evaluation, evaluation.step // steps_in_epoch)
         if summaries is not None:  # behind the steps of the head
             step = before.fitted.steps + evaluation.step
             summaries.add_evaluation(dataclasses.replace(evaluation, step=step), weights)
@@ -144,7 +147,7 @@ def _fine_tune(
         variables,
         at_cut,
         (before.fitted.model, dataset),
-        Recipe.of(config, config, before.fitted.l2),
+        recipe,
         cache.folder,
         on_evaluation,
         listener.tuning,

@@ -35,8 +35,8 @@ class Listener:
     def tuning(self, step: int, steps: int) -> None:
         """So many of the steps of fine-tuning are taken."""
 
-    def tuned(self, evaluation: Evaluation) -> None:
-        """Called after each epoch of fine-tuning."""
+    def tuned(self, evaluation: Evaluation, epoch: int) -> None:
+        """Called after each ``epoch``, from 1, of fine-tuning."""
 
     def judged(self, fine_tuned: FineTuned) -> None:
         """Fine-tuning is done, and taken or not."""

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import importlib.resources
 import io
+import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,8 @@ from bottlenecks.photos.reading import file_bytes
 from retrain.report import plots
 from retrain.report.health import KINDS, Problem
 from retrain.report.results import Measurement, Test, TrainingResult
-from retrain.report.settings import DATA_HEALTH_FILE, METRICS_FILE, PLOTS, REPORT_FILE
+from retrain.report.settings import CURVES, DATA_HEALTH_FILE, METRICS_FILE, PLOTS, REPORT_FILE
+from retrain.training.tuned import FineTuned
 
 _TEMPLATE = "report.html.jinja"
 _THUMBNAIL_SIDE = 180  # pixels
@@ -40,9 +42,11 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {}
     if isinstance(result, TrainingResult):
-        fitted = result.fitted
-        for name in ("accuracy", "cross_entropy"):
-            pictures[name] = plots.curve(fitted.evaluations, fitted.step, name)
+        fits = {"": result.fitted}
+        if result.fine_tuned is not None:
+            fits["fine_tuning_"] = result.fine_tuned.fitted
+        for (prefix, fitted), name in itertools.product(fits.items(), CURVES):
+            pictures[f"{prefix}{name}"] = plots.curve(fitted.evaluations, fitted.step, name)
     if result.test is not None:
         pictures["confusion"] = plots.confusion(result.test.confusion, result.labels)
         pictures["calibration"] = plots.calibration(result.test.reliability)
@@ -74,6 +78,7 @@ _OF_NO_TRAINING: dict[str, Any] = {
     "tuning": [],
     "temperature": None,
     "evaluations": [],
+    "fine_tuning": None,
 }
 
 
@@ -88,6 +93,25 @@ def _of_training(result: TrainingResult) -> dict[str, Any]:
         else [],
         "temperature": result.temperature,
         "evaluations": [dataclasses.asdict(evaluation) for evaluation in fitted.evaluations],
+        "fine_tuning": None
+        if result.fine_tuned is None
+        else _of_fine_tuning(result, result.fine_tuned),
+    }
+
+
+def _of_fine_tuning(result: TrainingResult, fine_tuned: FineTuned) -> dict[str, Any]:
+    fitted, tests = fine_tuned.fitted, (result.test_before, result.test_after)
+    before, after = (test and dataclasses.asdict(test.figures) for test in tests)
+    return {
+        "is_exported": fine_tuned.is_taken,
+        "kept_step": fitted.step,
+        "steps": fitted.steps,
+        "validation_loss_before": fine_tuned.loss_before,
+        "validation_loss_after": fine_tuned.loss,
+        "temperature": fine_tuned.temperature,
+        "evaluations": [dataclasses.asdict(evaluation) for evaluation in fitted.evaluations],
+        "test_before": before,
+        "test_after": after,
     }
 
 

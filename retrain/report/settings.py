@@ -10,7 +10,12 @@ from bottlenecks.settings import Output, Settings, flag, require
 SUMMARIES = ("train", "validation")  # sub-folders of --summaries_dir
 DATA_HEALTH_FILE = "data_health.csv"
 REPORT_FILE, METRICS_FILE = "report.html", "metrics.json"
-PLOTS = ("accuracy", "cross_entropy", "confusion", "calibration")  # PNG files of the report
+CURVES = ("accuracy", "cross_entropy")
+PLOTS = (  # PNG files of the report
+    *CURVES,
+    *(f"fine_tuning_{curve}" for curve in CURVES),
+    *("confusion", "calibration"),
+)
 # What the files that the user does not name have near their start: others are not replaced.
 MARKERS = {
     DATA_HEALTH_FILE: b"kind,path,label,set,score,other,other_label,other_set\n",

@@ -25,14 +25,18 @@ class FineTuned:
 
     It is not where it does not lower the loss of the validation images: with the scores of both
     models scaled as ``--calibrate`` scales them, because smoothed labels teach to be less sure.
-    ``fitted.model`` is scaled by the ``temperature``. ``resumed_at`` is the step that an
-    interrupted run had come to, 0 without one.
+    ``fitted.model`` is scaled by the ``temperature``; ``loss`` and ``loss_before``, of what was
+    there before, are those losses, in nats, None without a validation set. ``resumed_at`` is the
+    step that an interrupted run had come to, 0 without one.
     """
 
     fitted: Fitted
     temperature: float
     is_taken: bool
     resumed_at: int
+    steps_in_epoch: int
+    loss: float | None = None
+    loss_before: float | None = None
 
 
 def fine_tune(
@@ -77,10 +81,11 @@ def fine_tune(
         tuning.close()
     kept = loop.kept()
     checkpoint.remove()
-    temperature, is_taken = 1.0, True
+    temperature, is_taken, loss, loss_before = 1.0, True, None, None
     if len(judges.images):
         temperature, losses = _scaled(kept.model, judges)
         _, losses_before = _scaled(before[0], _judges(before[1], recipe))
+        loss, loss_before = float(losses.mean()), float(losses_before.mean())
         is_taken = is_lower(losses, losses_before, judges.units, 0.0)
     fitted = Fitted(
         kept.model.at_temperature(temperature),
@@ -90,7 +95,7 @@ def fine_tune(
         kept.losses,
         tuple(loop.evaluations),
     )
-    return FineTuned(fitted, temperature, is_taken, resumed_at)
+    return FineTuned(fitted, temperature, is_taken, resumed_at, loop.every, loss, loss_before)
 
 
 def _judges(dataset: Dataset, recipe: Recipe) -> Judges:

@@ -23,7 +23,12 @@ SCORE = Score(0.5, 1.0, 8)
 
 def console(**settings: object) -> Console:
     config = Config(**{"image_dir": "Dataset", **settings})  # type: ignore[arg-type]
-    return Console(config, ProgressBar("a", "b"), ProgressBar("c", "d", only_in_terminal=True))
+    return Console(
+        config,
+        ProgressBar("a", "b"),
+        ProgressBar("c", "d", only_in_terminal=True),
+        ProgressBar("e", "f"),
+    )
 
 
 def rows_shown(capsys: pytest.CaptureFixture[str]) -> list[int]:
