@@ -5,6 +5,7 @@ The modules, in the order in which data flows (each imports only from those befo
 ==========  ==============================================================
 names       what the frozen network's tensors and settings are called
 tensorflow  the one place where TensorFlow is imported
+operations  what each operation of the frozen network does
 frozen      run a frozen graph in little memory
 bfloat16    the frozen network in half the bits
 weights     imagenet, random or a file -> checked weights

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from bottlenecks.network.names import INPUT_NODE
+from bottlenecks.network.operations import apply
 from bottlenecks.network.tensorflow import import_tensorflow
 
 VERSION = 2  # part of the fingerprint: change it with anything here that changes a vector
@@ -45,9 +46,8 @@ def to_bfloat16(network: Any) -> Any:
         for node in network.node:
             if node.op == "Const":
                 continue
-            x, scale = outputs[node.input[0]]
-            padding = node.attr["padding"].s.decode()
-            windows = [list(node.attr[name].list.i) for name in ("ksize", "strides")]
+            several = [outputs[name] for name in node.input if name in outputs]
+            (x, scale), xs = several[0], [x for x, _ in several]
             match node.op:
                 case "Conv2D":
                     bias = biases[node.name]
@@ -58,31 +58,22 @@ def to_bfloat16(network: Any) -> Any:
                         scale = scale_for_exact(bias)
                         kernel = diffused(kernel * scale)
                         x = tf.cast(x, tf.bfloat16)
-                    kernel = tf.constant(kernel, x.dtype)
-                    x = tf.nn.conv2d(x, kernel, windows[1], padding)
+                    x = apply(node, [x, tf.constant(kernel, x.dtype)])
                 case "BiasAdd":
-                    x = tf.nn.bias_add(x, tf.constant(biases[node.input[0]] * scale, x.dtype))
-                case "Relu":
-                    x = tf.nn.relu(x)
-                case "MaxPool":
-                    x = tf.nn.max_pool2d(x, *windows, padding)
-                case "AvgPool":
-                    x = tf.nn.avg_pool2d(x, *windows, padding)
+                    x = apply(node, [x, tf.constant(biases[node.input[0]] * scale, x.dtype)])
                 case "ConcatV2":
-                    several = [outputs[name] for name in node.input[:-1]]
-                    x = tf.concat([x for x, _ in several], axis=-1)
+                    x = apply(node, xs)
                     scale = np.concatenate([scale for _, scale in several])
                 case "Mean":
-                    x = tf.reduce_mean(tf.cast(x, tf.float32), axis=(1, 2))
-                    x *= tf.constant(1.0 / scale, tf.float32)
+                    x = apply(node, [tf.cast(x, tf.float32)]) * tf.constant(1 / scale, tf.float32)
                     scale = np.ones(len(scale))
                 case "Identity":  # the output
                     x = tf.cast(x, tf.float32)
                     if (scale != 1).any():  # of a part of the network
-                        x *= tf.constant(1.0 / scale, tf.float32)
-                    x = tf.identity(x, name=node.name)
+                        x *= tf.constant(1 / scale, tf.float32)
+                    x = apply(node, [x])
                 case _:
-                    raise AssertionError(f"{node.op} is no operation of the frozen network")
+                    x = apply(node, xs)
             outputs[node.name] = (x, scale)
     graph_def = graph.as_graph_def()
     graph_def.node.remove(next(node for node in graph_def.node if node.name == INPUT_NODE))

@@ -41,6 +41,7 @@ class Recipe:
     l2: float
     class_balance: str
     seed: int
+    is_inception: bool = False
 
     @classmethod
     def of(cls, training: TrainingSettings, tuning: FineTuneSettings, l2: float) -> "Recipe":
@@ -58,7 +59,11 @@ class Recipe:
 
     def steps_in_epoch(self, images: int) -> int:
         """How many batches so many images fill, the last perhaps in part."""
-        return math.ceil(images / min(self.batch_size, images))
+        return math.ceil(images / self.batch_of(images))
+
+    def batch_of(self, images: int) -> int:
+        """How many of so many images are in a batch."""
+        return min(self.batch_size, images)
 
 
 class FineTuning:
@@ -67,9 +72,12 @@ class FineTuning:
     ``vectors`` has 1 + V rows for each of the n images of ``y`` (n,) int64: row v * n + i is of
     image i, plain for v = 0 and else a variant. Each draw of an image takes one of them.
 
-    AdamW whose step size grows to ``learning_rate`` and falls to 0 along half a cosine; what
-    predicts is a running average (see `retrain.training.optimizers`). Normalisation is as it was
-    folded into the network. The same ``seed`` gives the same batches.
+    AdamW whose step size grows to ``learning_rate`` and falls to 0 along half a cosine; or with
+    ``is_inception`` RMSProp, whose step size falls by 6 % every two epochs (Szegedy et al. 2015,
+    section 8). What predicts is a running average (see `retrain.training.optimizers`). The same
+    ``seed`` gives the same batches.
+
+    Each step is shared out among the replicas of the variables' ``tf.distribute`` strategy.
     """
 
     def __init__(
@@ -82,17 +90,11 @@ class FineTuning:
         weighted = recipe.class_balance if recipe.class_balance == "weights" else "none"
         self._class_weights = label_weights(y, classes, weighted)
         self.steps = recipe.epochs * recipe.steps_in_epoch(len(y))
-        warm_up = max(1, round(WARM_UP * self.steps))
-        sizes = tf.keras.optimizers.schedules.CosineDecay(
-            0.0,
-            max(1, self.steps - warm_up),
-            warmup_target=recipe.learning_rate,
-            warmup_steps=warm_up,
-        )
-        self._optimizer = tf.keras.optimizers.AdamW(sizes, weight_decay=recipe.weight_decay)
-        self._optimizer.build(variables.trained)
-        self._step = tf.function(self._move, reduce_retracing=True)
-        self._logits = tf.function(self._predict, reduce_retracing=True)
+        with variables.strategy.scope():
+            self._optimizer = self._make_optimizer()
+            self._optimizer.build(variables.trained)
+        self._step = tf.function(self._move_all, reduce_retracing=True, autograph=False)
+        self._logits = tf.function(self._predict, reduce_retracing=True, autograph=False)
         self._taken = 0
         self._stream = self._rows_from(0)
         self._batch = (np.empty(0), np.empty(0, np.int64))  # the last one's logits and labels
@@ -107,10 +109,10 @@ class FineTuning:
         rows, x = next(self._stream)
         labels = self._y[rows % len(self._y)]
         decay = min(AVERAGE, (1 + self._taken) / (10 + self._taken))
-        logits = self._step(
-            x, self._targets(labels), self._class_weights[labels], np.float32(decay)
-        )
-        self._batch = logits.numpy(), labels
+        arrays = x, self._targets(labels), self._class_weights[labels]
+        logits = self._step([self._spread(array) for array in arrays], np.float32(decay))
+        own = self._spread(labels)
+        self._batch = self._local(logits), self._local(own)
         self._taken += 1
 
     def predict_batch(self) -> tuple[np.ndarray, np.ndarray]:
@@ -150,13 +152,13 @@ class FineTuning:
     @property
     def _all(self) -> list[Any]:
         own = self._variables
-        return [*own.trained, *own.averages, *self._optimizer.variables]
+        return [*own.trained, *own.averages, *own.moments, *self._optimizer.variables]
 
     def _rows_from(self, step: int) -> Stream:
         """Batches of rows from ``step`` on; where they begin says nothing of what they are."""
         recipe, n = self._recipe, len(self._y)
         random = np.random.default_rng((recipe.seed, 8))
-        size = min(recipe.batch_size, n)
+        size = recipe.batch_of(n)
         batches: Iterator[np.ndarray]
         if recipe.class_balance == "sampling":
             counts = np.bincount(self._y, minlength=self._classes)
@@ -174,18 +176,57 @@ class FineTuning:
         targets[np.arange(len(labels)), labels] += 1 - smoothing
         return targets
 
-    def _move(self, x: Any, targets: Any, weights: Any, decay: Any) -> Any:
-        """One step, within a graph. Returns the logits (batch, C) from before it."""
-        tf, own = self._tf, self._variables
-        # Gradients of an imported graph are taken in the graph: a GradientTape does not see it.
-        values = [tf.convert_to_tensor(variable) for variable in own.trained]
-        logits = own.logits(values, x)
-        losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
-        penalty = self._recipe.l2 / 2 * tf.reduce_sum(own.in_use(values)[-2] ** 2)
-        loss = tf.reduce_mean(losses * weights) + penalty
-        self._optimizer.apply(tf.gradients(loss, values), own.trained)
+    def _make_optimizer(self) -> Any:
+        """Keras'; see the class for what it does."""
+        keras, recipe = self._tf.keras.optimizers, self._recipe
+        if recipe.is_inception:
+            sizes = keras.schedules.ExponentialDecay(
+                recipe.learning_rate, 2 * self.steps // recipe.epochs, 0.94, staircase=True
+            )
+            return keras.RMSprop(sizes, rho=0.9, epsilon=1.0, global_clipnorm=2.0)
+        warm_up = max(1, round(WARM_UP * self.steps))
+        sizes = keras.schedules.CosineDecay(
+            0.0,
+            max(1, self.steps - warm_up),
+            warmup_target=recipe.learning_rate,
+            warmup_steps=warm_up,
+        )
+        return keras.AdamW(sizes, weight_decay=recipe.weight_decay)
+
+    def _spread(self, array: np.ndarray) -> Any:
+        """``array`` (batch, ...) dealt out to the replicas, in order."""
+        strategy = self._variables.strategy
+        parts = np.array_split(array, strategy.num_replicas_in_sync)
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: self._tf.constant(parts[context.replica_id_in_sync_group])
+        )
+
+    def _local(self, values: Any) -> np.ndarray:
+        """What the replicas of this process have of ``values``, (n, ...)."""
+        parts = self._variables.strategy.experimental_local_results(values)
+        return np.concatenate([part.numpy() for part in parts])
+
+    def _move_all(self, parts: list[Any], decay: Any) -> Any:
+        """One step on all replicas, within a graph. Returns their logits from before it."""
+        own = self._variables
+        logits = own.strategy.run(self._move, parts)
         for average, variable in zip(own.averages, own.trained, strict=True):
             average.assign_sub((1 - decay) * (average - variable))
+        return logits
+
+    def _move(self, x: Any, targets: Any, weights: Any) -> Any:
+        """One replica's part of a step."""
+        tf, own = self._tf, self._variables
+        values = [tf.convert_to_tensor(variable) for variable in own.trained]
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            logits = own.logits(values, x, is_training=True)
+            losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+            penalty = self._recipe.l2 / 2 * tf.reduce_sum(own.in_use(values)[-2] ** 2)
+            # The replicas' gradients are added up.
+            loss = tf.reduce_sum(losses * weights) / self._recipe.batch_of(len(self._y))
+            loss += penalty / own.strategy.num_replicas_in_sync
+        self._optimizer.apply(tape.gradient(loss, values), own.trained)
         return logits
 
     def _predict(self, x: Any) -> Any:

@@ -10,12 +10,15 @@ import numpy as np
 from bottlenecks.network import layers
 from bottlenecks.network.frozen import import_frozen
 from bottlenecks.network.names import BOTTLENECK_NODE
+from bottlenecks.network.operations import apply, run
 from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.store.vectors import Vectors, blocks
 from retrain.training.head import Head, Standardisation, softmax
 
 _BATCH = 16  # rows that are predicted at once
 _TRAINED = ("Conv2D", "BiasAdd")  # operations whose second input is trained
+# Of batch normalisation: Keras' defaults, as in its InceptionV3.
+_EPSILON, _MOMENTUM = 1e-3, 0.99
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,14 @@ class Variables:
 
     The weights of each output of a layer are held in units of their own root mean square, as are a
     layer's biases, so that steps of one size move all by the same share (Shazeer & Stern 2018,
-    "Adafactor", section 8). The head is held for standardised bottlenecks.
+    "Adafactor", section 8); unless ``in_own_units`` is False. The head is held for standardised
+    bottlenecks.
+
+    With ``normalises`` each layer normalises its outputs by those of the batch while it is trained
+    (Ioffe & Szegedy 2015, "Batch Normalization"), and by their running averages else; without, as
+    it was folded into the network.
+
+    They are on the devices of ``strategy``, one of ``tf.distribute``.
     """
 
     def __init__(
@@ -99,55 +109,98 @@ class Variables:
         head: Head,
         standardisation: Standardisation,
         precision: str = "float32",
+        *,
+        in_own_units: bool = True,
+        normalises: bool = False,
+        strategy: Any = None,
     ) -> None:
         tf = import_tensorflow()
+        self.strategy = strategy or tf.distribute.get_strategy()
         self._tf, self._frozen, self._cut = tf, frozen, cut
-        part = layers.above(tf.compat.v1.GraphDef.FromString(frozen), cut)
-        nodes = {node.name: node for node in part.node}
-        names = [node.input[1] for node in part.node if node.op in _TRAINED]
-        values = {name: tf.make_ndarray(nodes[name].attr["value"].tensor) for name in names}
-        self._part, self._output = _inner(part, set(names), precision)
+        self._part = layers.above(tf.compat.v1.GraphDef.FromString(frozen), cut)
+        nodes = {node.name: node for node in self._part.node}
+        self._names = [node.input[1] for node in self._part.node if node.op in _TRAINED]
+        values = [tf.make_ndarray(nodes[name].attr["value"].tensor) for name in self._names]
         self._dtype = tf.as_dtype(precision)
         self._standardisation = standardisation
-        scale = standardisation.scale
-        weights = np.divide(
-            head.weights, scale[:, None], out=np.zeros(head.weights.shape), where=scale[:, None] > 0
-        )
-        bias = head.bias + standardisation.mean @ head.weights
-        initial = [*values.values(), weights, bias]
-        self._names, self._units = names, [_unit(value) for value in initial]
-        self.trained = [
-            tf.Variable((value / unit).astype(np.float32))
-            for value, unit in zip(initial, self._units, strict=True)
+        scale = standardisation.scale[:, None]
+        weights = np.divide(head.weights, scale, out=np.zeros(head.weights.shape), where=scale > 0)
+        initial = [*values, weights, head.bias + standardisation.mean @ head.weights]
+        self._units = [
+            _unit(value) if in_own_units else np.ones((), np.float32) for value in initial
         ]
-        self.averages = [tf.Variable(variable, trainable=False) for variable in self.trained]
-        digest = hashlib.sha256(f"{cut} {precision}".encode() + frozen)
+        # Of each layer's outputs, beside its biases.
+        layers_ = [node.input[1] for node in self._part.node if node.op == "BiasAdd"]
+        self._moments = {} if not normalises else {name: i for i, name in enumerate(layers_)}
+        with self.strategy.scope():
+            self.trained = [
+                tf.Variable((value / unit).astype(np.float32))
+                for value, unit in zip(initial, self._units, strict=True)
+            ]
+            self.averages = [tf.Variable(variable, trainable=False) for variable in self.trained]
+            self.moments = [
+                tf.Variable(
+                    np.full(values[self._names.index(name)].shape, start, np.float32),
+                    trainable=False,
+                    synchronization=tf.VariableSynchronization.ON_READ,
+                    aggregation=tf.VariableAggregation.MEAN,
+                )
+                for name in self._moments
+                for start in (0.0, 1.0 - _EPSILON)
+            ]
+        digest = hashlib.sha256(f"{cut} {precision} {in_own_units} {normalises}".encode() + frozen)
         for array in (head.weights, head.bias, standardisation.mean, standardisation.scale):
             digest.update(array.tobytes())
         self.identity = digest.digest()  # over all that these began with
 
-    def logits(self, variables: Sequence[Any], rows: Any) -> Any:
+    def logits(self, variables: Sequence[Any], rows: Any, is_training: bool = False) -> Any:
         """(n, C) float32 tensor of ``rows`` at the cut; ``variables`` are `trained` or averages."""
         tf = self._tf
         *values, weights, bias = self.in_use(variables)
-        inputs = {f"{layers.CUT_NODE}:0": tf.cast(as_input(tf, rows), self._dtype)}
+        given = {layers.CUT_NODE: tf.cast(as_input(tf, rows), self._dtype)}
         for name, value in zip(self._names, values, strict=True):
-            inputs[f"{name}:0"] = tf.cast(value, self._dtype)
-        (maps,) = tf.graph_util.import_graph_def(
-            self._part, inputs, return_elements=[f"{self._output}:0"], name=""
-        )
-        bottlenecks = tf.reduce_mean(tf.cast(maps, tf.float32), axis=(1, 2))
+            given[name] = tf.cast(value, self._dtype)
+        changed = {"Mean": lambda node, inputs: apply(node, [tf.cast(inputs[0], tf.float32)])}
+        if self._moments:
+            changed["BiasAdd"] = lambda node, inputs: self._normalised(node, inputs, is_training)
+        bottlenecks = run(self._part, given, changed)[BOTTLENECK_NODE]
         mean, scale = self._standardisation.mean, self._standardisation.scale
         z = (bottlenecks - mean.astype(np.float32)) * scale.astype(np.float32)
         return tf.matmul(z, weights) + bias
+
+    def _normalised(self, node: Any, inputs: Sequence[Any], is_training: bool) -> Any:
+        """What a layer gives, with its outputs normalised before the biases are added."""
+        tf, (x, bias) = self._tf, inputs
+        i = 2 * self._moments[node.input[1]]
+        moments = self.moments[i : i + 2]
+        if is_training:
+            own = tf.nn.moments(tf.cast(x, tf.float32), (0, 1, 2))
+            for moving, value in zip(moments, own, strict=True):
+                moving.assign(_MOMENTUM * moving + (1 - _MOMENTUM) * value)
+            mean, variance = own
+        else:
+            mean, variance = moments
+        scale = tf.cast(tf.math.rsqrt(variance + _EPSILON), x.dtype)
+        return (x - tf.cast(mean, x.dtype)) * scale + bias
 
     def in_use(self, variables: Sequence[Any]) -> list[Any]:
         """What ``variables`` stand for; the head's weights and bias are last."""
         return [variable * unit for variable, unit in zip(variables, self._units, strict=True)]
 
     def result(self) -> UpperLayers:
-        """What the averages are now."""
-        return self.model_of([average.numpy() for average in self.averages])
+        """What the averages are now, normalisation folded in."""
+        arrays = [average.numpy() for average in self.averages]
+        biases = [node for node in self._part.node if node.op == "BiasAdd"]
+        kernels = {node.name: node.input[1] for node in self._part.node if node.op == "Conv2D"}
+        for node in biases if self._moments else ():
+            i = 2 * self._moments[node.input[1]]
+            mean, variance = (np.asarray(moment.numpy()) for moment in self.moments[i : i + 2])
+            scale = 1.0 / np.sqrt(variance + _EPSILON)
+            kernel = self._names.index(kernels[node.input[0]])
+            bias = self._names.index(node.input[1])
+            arrays[kernel] = arrays[kernel] * scale
+            arrays[bias] = arrays[bias] - mean * scale / self._units[bias]
+        return self.model_of(arrays)
 
     def model_of(self, arrays: Sequence[np.ndarray]) -> UpperLayers:
         """The network in which variables have the values ``arrays``."""
@@ -167,20 +220,3 @@ def _unit(value: np.ndarray) -> np.ndarray:
     floor = 0.1 * float(np.median(unit))
     result: np.ndarray = np.where(unit > 0, np.maximum(unit, floor), floor or 1.0)
     return result.astype(np.float32)
-
-
-def _inner(part: Any, left_out: set[str], precision: str) -> tuple[Any, str]:
-    """``part`` up to the last maps, without the constants ``left_out``, in ``precision``.
-
-    And the name of the node that gives the maps (n, height, width, channels), which are averaged
-    outside, in float32.
-    """
-    tf = import_tensorflow()
-    (mean,) = (node for node in part.node if node.op == "Mean")
-    after = {mean.name, BOTTLENECK_NODE}
-    inner = type(part)(versions=part.versions)
-    inner.node.extend(n for n in part.node if n.name not in left_out | after)
-    for node in inner.node:
-        if node.op != "Const" and "T" in node.attr:
-            node.attr["T"].type = tf.as_dtype(precision).as_datatype_enum
-    return inner, mean.input[0]
