@@ -15,7 +15,7 @@ from retrain.data.settings import SplitSettings
 from retrain.data.split import SETS
 from retrain.export.settings import ExportSettings, GraphSettings
 from retrain.report.settings import ReportSettings, TestSettings
-from retrain.training.settings import FineTuneSettings, TrainingSettings
+from retrain.training.settings import INCEPTION, FineTuneSettings, TrainingSettings
 
 _ARCHITECTURE = "inception_v3"
 ALL = "all"
@@ -52,6 +52,11 @@ class Config(
             raise UsageError(
                 f"--architecture must be {_ARCHITECTURE}, the only network this program has. "
                 f"Received: {shown(self.architecture)}"
+            )
+        if self.recipe == INCEPTION and self.fine_tune_from is None:
+            raise UsageError(
+                "--recipe inception is for --fine_tune_from; add it (input, to train the whole "
+                "network), or use another recipe"
             )
         _check_ways(self)
 

@@ -3,13 +3,14 @@
 import dataclasses
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from bottlenecks.machine import cpu_has_bfloat16
 from bottlenecks.network.inception import Extractor, NetworkExtractor
+from bottlenecks.network.names import RANDOM
 from bottlenecks.store.cache import Cache
-from bottlenecks.store.vectors import MAX_IN_MEMORY
 from retrain.config import Config
 from retrain.data.dataset import Dataset
 from retrain.data.variants import rows_at
@@ -19,11 +20,11 @@ from retrain.training.fine_tuning import Recipe
 from retrain.training.fitting import Evaluation, Fitted, Model, find_temperature, fit_head
 from retrain.training.head import Head, Standardisation
 from retrain.training.regularisation import Search, search
+from retrain.training.settings import INCEPTION
 from retrain.training.tuned import FineTuned, fine_tune
 from retrain.training.upper import UpperLayers, Variables
 
-# Bytes of rows in memory, of training images and of all: the rest of it is TensorFlow's.
-_MOST, _MOST_AT_CUT = MAX_IN_MEMORY, 2**28
+_MOST_AT_CUT = 2**28  # bytes of rows in memory, of training images and of all: TensorFlow has more
 
 log = logging.getLogger(__name__)
 
@@ -52,22 +53,27 @@ def learn(
     extractor: NetworkExtractor,
     listener: Listener,
     summaries: Summaries | None,
+    strategy: Any = None,
 ) -> Learned:
     """Train the head on bottlenecks, and what is above ``config.cut`` if there is one.
 
     ``dataset`` has plain bottlenecks; rows of variants and of the cut that are missing are
-    computed.
+    computed. ``strategy`` is that of `retrain.training.devices`.
     """
     if config.distorts:
         dataset, _ = _rows_at(config, dataset, extractor, listener)
     learned = _train_head(config, dataset, extractor, listener, summaries)
     if config.cut is None:
         return learned
-    return _fine_tune(config, dataset, learned, extractor, listener, summaries)
+    return _fine_tune(config, dataset, learned, extractor, listener, summaries, strategy)
 
 
 def _rows_at(
-    config: Config, dataset: Dataset, extractor: Extractor, listener: Listener, most: int = _MOST
+    config: Config,
+    dataset: Dataset,
+    extractor: Extractor,
+    listener: Listener,
+    most: int | None = None,
 ) -> tuple[Dataset, Cache]:
     """``dataset`` with rows of ``extractor``, and of the variants that are asked for."""
     return rows_at(
@@ -90,7 +96,7 @@ def _train_head(
     summaries: Summaries | None,
 ) -> Learned:
     searched = None
-    if config.recipe != "classic":
+    if config.head_recipe != "classic":
         searched = search(
             dataset, thorough=config.tune, class_balance=config.class_balance, seed=config.seed
         )
@@ -122,6 +128,7 @@ def _fine_tune(
     extractor: NetworkExtractor,
     listener: Listener,
     summaries: Summaries | None,
+    strategy: Any,
 ) -> Learned:
     """Train what is above ``config.cut`` too, from the head that is there."""
     cut = str(config.cut)
@@ -132,6 +139,9 @@ def _fine_tune(
         before.fitted.head,
         Standardisation.of_sample(dataset.drawn, config.seed),
         config.precision if cpu_has_bfloat16() else "float32",
+        in_own_units=config.recipe != INCEPTION,
+        normalises=config.recipe == INCEPTION and config.weights == RANDOM,
+        strategy=strategy,
     )
 
     recipe = Recipe.of(config, config, before.fitted.l2)

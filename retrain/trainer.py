@@ -17,6 +17,7 @@ from retrain.plan import checked_folder
 from retrain.report.health import count_folds, different_images, examine, table
 from retrain.report.results import TrainingResult, test_model
 from retrain.report.summaries import Summaries
+from retrain.training.devices import is_chief, strategy_for
 
 
 def train(
@@ -28,14 +29,17 @@ def train(
     """Train a classifier for ``config.image_dir`` and write its graph, labels and report.
 
     Stage one runs first for the images that have no vector yet. The graph and its labels are
-    written before anything else is made, so that no failure there loses them. ``extractor``
-    stands in for InceptionV3.
+    written before anything else is made, so that no failure there loses them. Of several workers
+    (see `retrain.training.devices`) the first one writes. ``extractor`` stands in for InceptionV3.
 
     Raises what `bottlenecks.build` raises, and `ImageFolderError` for fewer than two labels or
     three images of one, before anything is computed or written; `OutputError` where the report
     cannot be made, or the event files could not be written to their end.
     """
     folder = checked_folder(config)
+    # Before TensorFlow does anything else, as it has to be for several workers.
+    strategy = None if config.cut is None else strategy_for(config.strategy)
+    writes = strategy is None or is_chief()
     extractor = extractor or InceptionV3(config.weights, config.model_dir, config.precision)
     listener = listener or Listener()
     report = build(config, extractor=extractor, folder=folder, on_progress=listener.progress)
@@ -51,12 +55,13 @@ def train(
                 folds = count_folds(different_images(dataset), config.data_health_folds)
             listener.split(dataset)
             summaries = None
-            if config.summaries_dir is not None:
+            if config.summaries_dir is not None and writes:
                 summaries = stack.enter_context(Summaries(config.summaries_dir))
-            learned = learn(config, dataset, extractor, listener, summaries)
+            learned = learn(config, dataset, extractor, listener, summaries, strategy)
             head, network = learned.model.head, learned.network
             graph = graph_bytes(network, head, dataset.labels, config.final_tensor_name)
-            write(config.output_graph, graph, config.output_labels, dataset.labels)
+            if writes:
+                write(config.output_graph, graph, config.output_labels, dataset.labels)
         with if_interrupted("the graph and the labels are written, what comes after them is not"):
             result = _tested(config, dataset, learned)
             if summaries is not None and result.test is not None:
@@ -66,7 +71,8 @@ def train(
                 result = dataclasses.replace(
                     result, problems=tuple(examine(dataset, folds, config.seed))
                 )
-            _write_report(config, result)
+            if writes:
+                _write_report(config, result)
             listener.finished(result)
             if summaries is not None:
                 summaries.close()

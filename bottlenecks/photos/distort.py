@@ -59,8 +59,9 @@ def distorted(
     darker or brighter. The photo's reflection fills the corners. With every distortion off it is
     what `decode` gives.
 
-    ``data`` are the bytes of an image file. Returns (keys, height, width, 3) uint8. Raises
-    `BadImageError` as `decode` does.
+    ``data`` are the bytes of an image file. Returns (keys, height, width, 3) uint8, at the usual
+    size 268 KB a key: a few keys at a time take little memory. Raises `BadImageError` as `decode`
+    does.
     """
     height, width = size
     pixels = decode(data, _decoded_size(settings, size))

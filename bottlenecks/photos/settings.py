@@ -6,7 +6,7 @@ from typing import ClassVar
 from bottlenecks.errors import UsageError
 from bottlenecks.settings import Settings, flag, require
 
-MOST_VARIANTS = 1000  # of a photo
+VARIANTS, MOST_VARIANTS = 4, 1000  # of a photo: unless said otherwise, and at the most
 # The greatest value of each flag that is a number; a shear of 60 degrees leans by 1.7 sides.
 _MOST = {
     **dict.fromkeys(("random_crop", "random_scale", "random_brightness", "random_shift"), 100),
@@ -37,7 +37,7 @@ class DistortionSettings(Settings):
     random_shift: int = flag(
         0, "shift by up to this much of the sides, each way", metavar="PERCENT"
     )
-    distortions_per_image: int = flag(4, "variants of each training photo", metavar="K")
+    distortions_per_image: int = flag(VARIANTS, "variants of each training photo", metavar="K")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,8 +47,7 @@ class DistortionSettings(Settings):
         count = self.distortions_per_image
         is_count = 1 <= count <= MOST_VARIANTS
         require(is_count, "distortions_per_image", f"from 1 to {MOST_VARIANTS}", count)
-        default = DistortionSettings.__dataclass_fields__["distortions_per_image"].default
-        if count != default and not self.distorts:
+        if count != VARIANTS and not self.distorts:
             raise UsageError(
                 "--distortions_per_image does nothing without a distortion; add one, as "
                 "--flip_left_right or --random_crop 10, or leave it out"

@@ -53,11 +53,13 @@ def blocks(vectors: Vectors) -> Iterator[np.ndarray]:
     return (x for _, x in vectors.stream(batches, ahead=2))
 
 
-def vectors_of(
-    cache: Cache, keys: Sequence[bytes], most_in_memory: int = MAX_IN_MEMORY
-) -> "Vectors":
-    """The rows of ``keys``: in memory, unless they are more than ``most_in_memory`` bytes."""
-    if len(keys) * cache.spec.nbytes > most_in_memory:
+def vectors_of(cache: Cache, keys: Sequence[bytes], most_in_memory: int | None = None) -> "Vectors":
+    """The rows of ``keys``: in memory, unless they are more than so many bytes.
+
+    `MAX_IN_MEMORY` unless it is given.
+    """
+    most = MAX_IN_MEMORY if most_in_memory is None else most_in_memory
+    if len(keys) * cache.spec.nbytes > most:
         return OnDisk(cache, keys)
     return InMemory(cache.read(keys), spec=cache.spec)
 

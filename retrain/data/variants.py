@@ -11,7 +11,7 @@ from bottlenecks.network.inception import Extractor
 from bottlenecks.photos.labels import TRAINING
 from bottlenecks.photos.settings import DistortionSettings
 from bottlenecks.store.cache import Cache
-from bottlenecks.store.vectors import MAX_IN_MEMORY, Vectors, vectors_of
+from bottlenecks.store.vectors import Vectors, vectors_of
 from bottlenecks.variants import Wanted, complete, variants_of
 from retrain.data.dataset import Dataset, Variants
 
@@ -22,7 +22,7 @@ def rows_at(
     config: Config,
     distortions: DistortionSettings,
     seed: int,
-    most_in_memory: int = MAX_IN_MEMORY,
+    most_in_memory: int | None = None,
     on_missing: Callable[[int, int], None] = lambda *_: None,
     on_progress: OnProgress = lambda _: None,
 ) -> tuple[Dataset, Cache]:

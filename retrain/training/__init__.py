@@ -9,6 +9,7 @@ batches         which rows a step is taken on
 head            the softmax layer: a step, predict
 regularisation  how strong the penalty is to be
 fitting         the loop of any training: which step is kept, early stopping, calibration
+devices         where fine-tuning runs: one device, several, several machines
 upper           the layers above a cut and the head, as a network and as variables
 fine_tuning     a step of training them, on rows of the cut
 checkpoint      how far a killed fine-tuning was

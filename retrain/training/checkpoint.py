@@ -19,6 +19,7 @@ from bottlenecks.errors import shown
 from bottlenecks.store import lock
 from bottlenecks.store.layout import CHECKPOINT_SUFFIX, open_own
 from retrain.evaluate import Score
+from retrain.training.devices import is_chief
 from retrain.training.fine_tuning import FineTuning
 from retrain.training.fitting import Candidate, Evaluation, Loop
 from retrain.training.upper import UpperLayers, Variables
@@ -47,7 +48,8 @@ class Checkpoint:
 
     def save_sometimes(self, loop: Loop) -> None:
         """Save, if the last time is `SECONDS` ago and there are steps to come."""
-        if time.monotonic() - self._saved < SECONDS or loop.step == loop.steps:
+        is_time = time.monotonic() - self._saved >= SECONDS
+        if not is_time or loop.step == loop.steps or not is_chief():
             return
         try:
             with lock.exclusive(self.path.parent, wait=False) as held:

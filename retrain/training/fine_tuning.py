@@ -13,10 +13,11 @@ from bottlenecks.store.vectors import Stream, Vectors, blocks
 from retrain.data.dataset import Subset
 from retrain.training.batches import balanced, epochs, varied
 from retrain.training.head import label_weights, softmax
-from retrain.training.settings import FineTuneSettings, TrainingSettings
+from retrain.training.settings import INCEPTION, FineTuneSettings, TrainingSettings
 from retrain.training.upper import UpperLayers, Variables
 
 AVERAGE = 0.99  # of the running average: about the last 100 steps count
+FINE_TUNE_RATES = (0.005, 0.045)  # of the usual recipe, and of Szegedy et al. 2015, section 8
 WARM_UP = 0.1  # share of the steps in which their size grows
 _AHEAD = 4  # batches that are read ahead
 _PREDICTED = 32  # rows at once
@@ -46,15 +47,17 @@ class Recipe:
     @classmethod
     def of(cls, training: TrainingSettings, tuning: FineTuneSettings, l2: float) -> "Recipe":
         """What the flags say."""
+        is_inception = training.recipe == INCEPTION
         return cls(
             epochs=tuning.fine_tune_epochs,
             batch_size=tuning.fine_tune_batch_size,
-            learning_rate=tuning.fine_tune_learning_rate,
+            learning_rate=tuning.fine_tune_learning_rate or FINE_TUNE_RATES[is_inception],
             weight_decay=tuning.fine_tune_weight_decay,
             smoothing=tuning.fine_tune_label_smoothing,
             l2=l2,
             class_balance=training.class_balance,
             seed=training.seed,
+            is_inception=is_inception,
         )
 
     def steps_in_epoch(self, images: int) -> int:
@@ -208,8 +211,11 @@ class FineTuning:
 
     def _move_all(self, parts: list[Any], decay: Any) -> Any:
         """One step on all replicas, within a graph. Returns their logits from before it."""
-        own = self._variables
-        logits = own.strategy.run(self._move, parts)
+        tf, own = self._tf, self._variables
+        logits, moments = own.strategy.run(self._move, parts)
+        if own.moments:
+            mean = tf.distribute.ReduceOp.MEAN
+            own.follow([own.strategy.reduce(mean, moment, axis=None) for moment in moments])
         for average, variable in zip(own.averages, own.trained, strict=True):
             average.assign_sub((1 - decay) * (average - variable))
         return logits
@@ -220,14 +226,14 @@ class FineTuning:
         values = [tf.convert_to_tensor(variable) for variable in own.trained]
         with tf.GradientTape() as tape:
             tape.watch(values)
-            logits = own.logits(values, x, is_training=True)
+            logits, moments = own.logits_and_moments(values, x)
             losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
             penalty = self._recipe.l2 / 2 * tf.reduce_sum(own.in_use(values)[-2] ** 2)
             # The replicas' gradients are added up.
             loss = tf.reduce_sum(losses * weights) / self._recipe.batch_of(len(self._y))
             loss += penalty / own.strategy.num_replicas_in_sync
         self._optimizer.apply(tape.gradient(loss, values), own.trained)
-        return logits
+        return logits, moments
 
     def _predict(self, x: Any) -> Any:
         return self._variables.logits(self._variables.averages, x)

@@ -234,10 +234,10 @@ def fit_head(
             len(dataset.labels),
             steps=settings.how_many_training_steps,
             batch_size=settings.train_batch_size,
-            learning_rate=settings.learning_rate or LEARNING_RATES[settings.recipe],
+            learning_rate=settings.learning_rate or LEARNING_RATES[settings.head_recipe],
             seed=settings.seed,
             l2=l2,
-            recipe=settings.recipe,
+            recipe=settings.head_recipe,
             class_balance=settings.class_balance,
         )
         stack.callback(fit.close)
@@ -253,7 +253,7 @@ def fit_head(
             on_step=on_step,
         )
         loop.run()
-        kept = loop.kept(takes_best=settings.recipe != "classic")
+        kept = loop.kept(takes_best=settings.head_recipe != "classic")
     evaluations = tuple(loop.evaluations)
     return Fitted(kept.model, kept.step, loop.step, fit.l2, kept.losses, evaluations)
 

@@ -8,6 +8,9 @@ from bottlenecks.network.layers import cut_for
 from bottlenecks.settings import Settings, flag, require
 
 LEARNING_RATES = {"adam": 0.001, "classic": 0.01}  # of each recipe
+INCEPTION = "inception"  # a recipe of fine-tuning; the head's is adam then
+RECIPES = (*LEARNING_RATES, INCEPTION)
+STRATEGIES = ("auto", "none", "mirrored", "multi_worker")
 CLASS_BALANCES = ("none", "weights", "sampling")
 
 
@@ -20,9 +23,10 @@ class TrainingSettings(Settings):
     how_many_training_steps: int = flag(4000, "training steps", metavar="N", first=True)
     recipe: str = flag(
         "adam",
-        "adam, or classic: plain gradient descent as in retrain.py",
-        choices=tuple(LEARNING_RATES),
-        metavar="|".join(LEARNING_RATES),
+        "adam, classic: plain gradient descent as in retrain.py, or for --fine_tune_from "
+        "inception: RMSProp as that network was trained, from --weights random too",
+        choices=RECIPES,
+        metavar="|".join(RECIPES),
     )
     learning_rate: float | None = flag(
         None, "size of the first steps (default: 0.001, for classic 0.01)", metavar="RATE"
@@ -71,6 +75,11 @@ class TrainingSettings(Settings):
             expected = "sampling or none with --recipe classic"
             require(balance != "weights", "class_balance", expected, balance)
 
+    @property
+    def head_recipe(self) -> str:
+        """How the softmax layer is trained: a key of `LEARNING_RATES`."""
+        return "adam" if self.recipe == INCEPTION else self.recipe
+
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuneSettings(Settings):
@@ -86,8 +95,11 @@ class FineTuneSettings(Settings):
         first=True,
     )
     fine_tune_epochs: int = flag(8, "how often each image is trained on", metavar="N")
-    fine_tune_learning_rate: float = flag(
-        0.005, "size of the largest steps, as a share of a layer's weights", metavar="RATE"
+    fine_tune_learning_rate: float | None = flag(
+        None,
+        "size of the largest steps, as a share of a layer's weights (default: 0.005, for --recipe "
+        "inception 0.045, of the weights themselves)",
+        metavar="RATE",
     )
     fine_tune_batch_size: int = flag(32, "images in a step", metavar="N")
     fine_tune_weight_decay: float = flag(
@@ -97,6 +109,14 @@ class FineTuneSettings(Settings):
         0.1, "share of each label that is spread over all", metavar="SHARE"
     )
 
+    strategy: str = flag(
+        "auto",
+        "the devices: all GPUs of this machine (mirrored), or those of the machines in TF_CONFIG "
+        "(multi_worker); auto takes what there is",
+        choices=STRATEGIES,
+        metavar="|".join(STRATEGIES),
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.fine_tune_from is not None:
@@ -104,7 +124,8 @@ class FineTuneSettings(Settings):
         for name in ("fine_tune_epochs", "fine_tune_batch_size"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         rate, decay = self.fine_tune_learning_rate, self.fine_tune_weight_decay
-        require(0 < rate < float("inf"), "fine_tune_learning_rate", "above 0", rate)
+        is_rate = rate is None or 0 < rate < float("inf")
+        require(is_rate, "fine_tune_learning_rate", "above 0", rate)
         require(0 <= decay < float("inf"), "fine_tune_weight_decay", "at least 0", decay)
         share = self.fine_tune_label_smoothing
         require(0 <= share < 1, "fine_tune_label_smoothing", "at least 0 and below 1", share)

@@ -142,8 +142,6 @@ class Variables:
                 tf.Variable(
                     np.full(values[self._names.index(name)].shape, start, np.float32),
                     trainable=False,
-                    synchronization=tf.VariableSynchronization.ON_READ,
-                    aggregation=tf.VariableAggregation.MEAN,
                 )
                 for name in self._moments
                 for start in (0.0, 1.0 - _EPSILON)
@@ -153,8 +151,21 @@ class Variables:
             digest.update(array.tobytes())
         self.identity = digest.digest()  # over all that these began with
 
-    def logits(self, variables: Sequence[Any], rows: Any, is_training: bool = False) -> Any:
+    def logits(self, variables: Sequence[Any], rows: Any) -> Any:
         """(n, C) float32 tensor of ``rows`` at the cut; ``variables`` are `trained` or averages."""
+        return self._logits(variables, rows, self.moments)
+
+    def logits_and_moments(self, variables: Sequence[Any], rows: Any) -> tuple[Any, list[Any]]:
+        """The same in training, and of the batch what `moments` are the running averages of."""
+        moments: list[Any] = []
+        return self._logits(variables, rows, moments), moments
+
+    def follow(self, moments: Sequence[Any]) -> None:
+        """Move the running averages towards the moments of a batch."""
+        for moving, value in zip(self.moments, moments, strict=True):
+            moving.assign(_MOMENTUM * moving + (1 - _MOMENTUM) * value)
+
+    def _logits(self, variables: Sequence[Any], rows: Any, moments: list[Any]) -> Any:
         tf = self._tf
         *values, weights, bias = self.in_use(variables)
         given = {layers.CUT_NODE: tf.cast(as_input(tf, rows), self._dtype)}
@@ -162,24 +173,23 @@ class Variables:
             given[name] = tf.cast(value, self._dtype)
         changed = {"Mean": lambda node, inputs: apply(node, [tf.cast(inputs[0], tf.float32)])}
         if self._moments:
-            changed["BiasAdd"] = lambda node, inputs: self._normalised(node, inputs, is_training)
+            changed["BiasAdd"] = lambda node, inputs: self._normalised(node, inputs, moments)
         bottlenecks = run(self._part, given, changed)[BOTTLENECK_NODE]
         mean, scale = self._standardisation.mean, self._standardisation.scale
         z = (bottlenecks - mean.astype(np.float32)) * scale.astype(np.float32)
         return tf.matmul(z, weights) + bias
 
-    def _normalised(self, node: Any, inputs: Sequence[Any], is_training: bool) -> Any:
-        """What a layer gives, with its outputs normalised before the biases are added."""
+    def _normalised(self, node: Any, inputs: Sequence[Any], moments: list[Any]) -> Any:
+        """What a layer gives, with its outputs normalised before the biases are added.
+
+        By its own of ``moments``, or where these are not there by those of the batch, which are
+        added to them.
+        """
         tf, (x, bias) = self._tf, inputs
         i = 2 * self._moments[node.input[1]]
-        moments = self.moments[i : i + 2]
-        if is_training:
-            own = tf.nn.moments(tf.cast(x, tf.float32), (0, 1, 2))
-            for moving, value in zip(moments, own, strict=True):
-                moving.assign(_MOMENTUM * moving + (1 - _MOMENTUM) * value)
-            mean, variance = own
-        else:
-            mean, variance = moments
+        if len(moments) == i:
+            moments += tf.nn.moments(tf.cast(x, tf.float32), (0, 1, 2))
+        mean, variance = moments[i : i + 2]
         scale = tf.cast(tf.math.rsqrt(variance + _EPSILON), x.dtype)
         return (x - tf.cast(mean, x.dtype)) * scale + bias
 
