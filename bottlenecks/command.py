@@ -19,7 +19,7 @@ import time
 import types
 import typing
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from bottlenecks.errors import RetrainError, UsageError, shown
@@ -89,8 +89,7 @@ class Parser(argparse.ArgumentParser):
         hints = typing.get_type_hints(settings)
         groups = {FIRST: self.add_argument_group(FIRST)}
         added = {option.lstrip("-") for option in self._option_string_actions}
-        own, *bases = (c for c in settings.__mro__ if issubclass(c, Settings))
-        for owner in (*bases, own):  # in the order in which it names its bases
+        for owner in _owners(settings):
             for field in dataclasses.fields(settings):
                 if field.name in added or field.name not in inspect.get_annotations(owner):
                     continue
@@ -142,6 +141,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} ({self.prog} --help explains)")
+
+
+def _owners(settings: type[Settings]) -> Iterator[type[Settings]]:
+    """The classes that have the flags: the bases of each before it, in the order it names them."""
+    for base in settings.__bases__:
+        if issubclass(base, Settings):
+            yield from _owners(base)
+    yield settings
 
 
 class _Version(argparse.Action):

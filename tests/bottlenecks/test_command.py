@@ -111,6 +111,24 @@ def test_an_optional_value() -> None:
     assert parse("--image_dir=a", "--summaries-dir=b-c").summaries_dir == "b-c"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Longer(Example):
+    """An example with a flag more."""
+
+    last: int = flag(0, "of its own")
+
+
+def test_flags_of_a_base_come_first_and_those_that_are_there_stay() -> None:
+    one, two = Parser(prog="program"), Parser(prog="program")
+    one.add_flags(Longer)
+    two.add_flags(Example)
+    two.add_flags(Longer)
+    for parser in (one, two):
+        text = parser.format_help()
+        assert text.index("--image_dir") < text.index("--strict") < text.index("--last")
+        assert parser.parse(["--image_dir=a", "--last=3"])["last"] == 3
+
+
 def test_two_dashes_end_the_flags() -> None:
     parser = Parser(prog="program")
     parser.add_flags(Example)
