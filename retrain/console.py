@@ -201,8 +201,9 @@ def choice_text(choice: Choice) -> str:
     """Which images are measured, a line for each label and for what is special."""
     lines = label_lines({label: count for label, count in choice.counts.items() if count})
     what = "all images" if choice.set == ALL else f"the {choice.set} set"
-    place = choice.folder.sets.get(choice.set, "")
-    of = f"{shown(choice.folder.root)}" + (f", {shown(place)}" if place else "")
+    of = shown(choice.folder.root)
+    if choice.folder.sets and choice.set != ALL:
+        of += f", {shown(choice.folder.sets.get(choice.set, 'split off'))}"
     if (drawn := len(choice.images)) < choice.available:
         of += f": {drawn} of {choice.available}, drawn"
     lines.append(f"measured        {what} of {of}")

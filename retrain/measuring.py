@@ -198,6 +198,7 @@ class _Measuring:
         y = choice.numbers[rows]
         return Measurement(
             graph=self.config.graph,
+            set=choice.set,
             labels=choice.labels,
             images={
                 **{"training": 0, "validation": 0, "testing": len(rows)},

@@ -26,7 +26,7 @@ from retrain.training.tuned import FineTuned
 
 _TEMPLATE = "report.html.jinja"
 _THUMBNAIL_SIDE = 180  # pixels
-_MOST_MISCLASSIFIED, _MOST_PROBLEMS = 60, 12
+_MOST_MISCLASSIFIED, _MOST_PROBLEMS, _MOST_BAD = 60, 12, 1000
 
 
 def write_report(
@@ -171,6 +171,7 @@ def html(
         pictures={name: _data_url(png, "png") for name, png in pictures.items()},
         most_misclassified=_MOST_MISCLASSIFIED,
         most_problems=_MOST_PROBLEMS,
+        most_bad=_MOST_BAD,
         kinds={kind: (text, _of_kind(problems or (), kind)) for kind, text in KINDS.items()},
         data_health_file=DATA_HEALTH_FILE,
     )

@@ -100,11 +100,13 @@ class TrainingResult:
 class Measurement:
     """What `measure` found of the classifier in the file ``graph``.
 
-    ``labels`` are the classifier's, with what is not printable escaped; ``failed`` the images that
-    could not be read, ``copies`` counts those with the content of another one, which count too.
+    ``set`` is what was measured of the folder, or "all". ``labels`` are the classifier's, with what
+    is not printable escaped; ``failed`` the images that could not be read, ``copies`` counts those
+    with the content of another one, which count too.
     """
 
     graph: str
+    set: str
     labels: tuple[str, ...]
     images: dict[str, int]  # in each set, as in a `TrainingResult`; those of the test
     test: Test

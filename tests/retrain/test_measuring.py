@@ -141,6 +141,7 @@ def test_of_a_ready_made_split_the_test_set_is_measured(tmp_path: Path, given: s
     found = measured(run, **places)
     assert found.test.n == 12
     assert_agree(found.test, the_test(run.result))
+    assert found.set == "testing"
     # The copy of the test image was not trained on.
     assert measured(run, **places, set="training").test.n == len(run.dataset.training)
     everything = measured(run, **places, set="all")
@@ -390,6 +391,20 @@ def test_the_command_says_what_is_special(trained: Trained, call: Call, tmp_path
     assert "bad                   1\n  Other/cyan/bad.jpg: is no JPEG" in whole.stdout
 
 
+def test_the_command_says_where_a_set_of_a_ready_made_split_is(
+    trained: Trained, call: Call, tmp_path: Path
+) -> None:
+    make_dataset(tmp_path / "Split" / "train", per_label=12)
+    make_dataset(tmp_path / "Split" / "val", per_label=2)
+    flags = flags_of(trained, "--image_dir", "Split")
+    result = call(retrain.cli.main, *flags)
+    assert "measured        the testing set of Split, split off\n" in result.stdout, result.stderr
+    result = call(retrain.cli.main, *flags, "--set", "validation")
+    assert "measured        the validation set of Split, val\n" in result.stdout
+    assert "5 images of 3 labels:" in result.stdout
+    assert "left out              1 (copy or group in another set)" in result.stdout
+
+
 def test_the_report_is_of_an_evaluation(unsure: Trained, call: Call, tmp_path: Path) -> None:
     (tmp_path / "Other").mkdir()
     shutil.copytree(unsure.config.image_dir, tmp_path / "Other", dirs_exist_ok=True)
@@ -406,6 +421,7 @@ def test_the_report_is_of_an_evaluation(unsure: Trained, call: Call, tmp_path: P
         assert f"<h2>{heading}</h2>" in page
     assert "<h2>Images that cannot be read</h2>" in page and "bad.jpg" in page
     assert "<b>yellow</b>." in page
+    assert "80 images were measured, all of the folder." in page
     for heading in ("Training", "Data health"):
         assert f"<h2>{heading}</h2>" not in page
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bottlenecks.builder import BadImage
 from retrain.cli import main
-from retrain.config import Config
+from retrain.config import Config, MeasureConfig
 from retrain.evaluate import Confusion, LabelScore
 from retrain.report.health import Problem, table
 from retrain.report.page import html, metrics, write_report
-from retrain.report.results import Misclassified, TrainingResult
+from retrain.report.results import Measurement, Misclassified, TrainingResult
 from retrain.report.results import Test as Tested
 from retrain.report.settings import DATA_HEALTH_FILE, METRICS_FILE, REPORT_FILE
 from tests.conftest import COLOURS, Call, Trained, make_dataset, photo, train_colours
@@ -231,6 +232,27 @@ def test_names_are_escaped(reported: Trained) -> None:
     assert shown.text.count(NASTY) > 10
     assert all(f"{NASTY}" in caption for caption in shown.captions)
     assert all(not name.startswith("on") for _, attributes in shown.elements for name in attributes)
+
+
+def test_names_are_escaped_in_an_evaluation_too(reported: Trained) -> None:
+    test = the_test(nasty(reported))
+    unseen = LabelScore(NASTY, 0.0, 0.0, 0.0, 0)
+    measurement = Measurement(
+        graph=NASTY,
+        set="all",
+        labels=(NASTY, "b", "c"),
+        images=reported.result.images,
+        test=dataclasses.replace(test, labels=(*test.labels, unseen)),
+        failed=(BadImage(NASTY, f"gone/{NASTY}", NASTY),),
+        copies=0,
+    )
+    config = MeasureConfig(image_dir=NASTY, graph=NASTY)
+    written = html(dataclasses.asdict(config), measurement, NO_PICTURES)
+    assert "alert(1)" in written
+    assert "<script>alert" not in written
+    shown = Page(written)
+    assert len(shown.all("script")) == 1
+    assert shown.text.count(NASTY) > 10
 
 
 def test_a_photo_that_is_gone_does_not_stop_the_report(reported: Trained, tmp_path: Path) -> None:
