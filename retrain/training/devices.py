@@ -9,7 +9,7 @@ from bottlenecks.network.tensorflow import import_tensorflow
 
 
 def strategy_for(name: str) -> Any:
-    """The ``tf.distribute`` strategy of one of the `STRATEGIES` of `retrain.training.settings`, or None for a single device.
+    """The ``tf.distribute`` strategy of ``name``, or None for a single device.
 
     "mirrored" is for the GPUs of this machine, or where it has none for its (logical) processors;
     "multi_worker" for the machines of ``TF_CONFIG``; "auto" for whichever of them there are several

@@ -66,7 +66,7 @@ def distance(one: UpperLayers, other: UpperLayers) -> float:
 def test_it_learns(is_inception: bool) -> None:
     rate = 0.3 if is_inception else 0.01
     own = recipe(epochs=30, learning_rate=rate, is_inception=is_inception)
-    options = {"in_own_units": not is_inception, "normalises": is_inception}
+    options: dict[str, Any] = {"in_own_units": not is_inception, "normalises": is_inception}
     fit = tuning(*rows_and_labels(240), own, **options)
     x, y = rows_and_labels(90, seed=1)
     before = score(fit.predict(subset(x, y)), y)
