@@ -60,116 +60,109 @@ def learn(
     ``dataset`` has plain bottlenecks; rows of variants and of the cut that are missing are
     computed. ``strategy`` is that of `retrain.training.devices`.
     """
+    run = _Run(config, extractor, listener, summaries, strategy)
     if config.distorts:
-        dataset, _ = _rows_at(config, dataset, extractor, listener)
-    learned = _train_head(config, dataset, extractor, listener, summaries)
-    if config.cut is None:
-        return learned
-    return _fine_tune(config, dataset, learned, extractor, listener, summaries, strategy)
+        dataset, _ = run.rows_at(extractor, dataset)
+    learned = run.train_head(dataset)
+    return learned if config.cut is None else run.fine_tune(config.cut, dataset, learned)
 
 
-def _rows_at(
-    config: Config,
-    dataset: Dataset,
-    extractor: Extractor,
-    listener: Listener,
-    most: int | None = None,
-) -> tuple[Dataset, Cache]:
-    """``dataset`` with rows of ``extractor``, and of the variants that are asked for."""
-    return rows_at(
-        dataset,
-        extractor,
-        config,
-        config,
-        config.seed,
-        most,
-        lambda rows, nbytes: listener.more_rows(extractor.spec.name, rows, nbytes),
-        listener.progress,
-    )
+@dataclass(frozen=True)
+class _Run:
+    """What all parts of `learn` share."""
 
+    config: Config
+    extractor: NetworkExtractor
+    listener: Listener
+    summaries: Summaries | None
+    strategy: Any
 
-def _train_head(
-    config: Config,
-    dataset: Dataset,
-    extractor: NetworkExtractor,
-    listener: Listener,
-    summaries: Summaries | None,
-) -> Learned:
-    searched = None
-    if config.head_recipe != "classic":
-        searched = search(
-            dataset, thorough=config.tune, class_balance=config.class_balance, seed=config.seed
+    def rows_at(
+        self, extractor: Extractor, dataset: Dataset, most_in_memory: int | None = None
+    ) -> tuple[Dataset, Cache]:
+        """``dataset`` with rows of ``extractor``, and of the variants that are asked for."""
+        config, name = self.config, extractor.spec.name
+        return rows_at(
+            dataset,
+            extractor,
+            config,
+            config,
+            config.seed,
+            most_in_memory,
+            lambda rows, nbytes: self.listener.more_rows(name, rows, nbytes),
+            self.listener.progress,
         )
-        if searched is not None:
-            listener.searched(searched)
-        elif config.tune:
-            log.warning(
-                "--tune has too few photos or groups of a label; the usual strength is taken"
+
+    def train_head(self, dataset: Dataset) -> Learned:
+        config, listener = self.config, self.listener
+        searched = None
+        if config.head_recipe != "classic":
+            searched = search(
+                dataset, thorough=config.tune, class_balance=config.class_balance, seed=config.seed
             )
+            if searched is not None:
+                listener.searched(searched)
+            elif config.tune:
+                log.warning(
+                    "--tune has too few photos or groups of a label; the usual strength is taken"
+                )
 
-    def on_evaluation(evaluation: Evaluation, weights: np.ndarray) -> None:
-        listener.evaluated(evaluation)
-        if summaries is not None:
-            summaries.add_evaluation(evaluation, weights)
+        def on_evaluation(evaluation: Evaluation, weights: np.ndarray) -> None:
+            listener.evaluated(evaluation)
+            self.summarise(evaluation, weights)
 
-    l2 = None if searched is None else searched.l2
-    fitted = fit_head(config, dataset, l2, on_evaluation, listener.stepped)
-    model, temperature = fitted.model, 1.0
-    if config.calibrate and len(dataset.validation):
-        temperature = find_temperature(model, dataset.validation)
-        model = model.at_temperature(temperature)
-    return Learned(model, extractor.frozen, fitted, searched, temperature)
+        l2 = None if searched is None else searched.l2
+        fitted = fit_head(config, dataset, l2, on_evaluation, listener.stepped)
+        model, temperature = fitted.model, 1.0
+        if config.calibrate and len(dataset.validation):
+            temperature = find_temperature(model, dataset.validation)
+            model = model.at_temperature(temperature)
+        return Learned(model, self.extractor.frozen, fitted, searched, temperature)
 
+    def fine_tune(self, cut: str, dataset: Dataset, before: Learned) -> Learned:
+        """Train what is above ``cut`` too, from the head that is there."""
+        config = self.config
+        at_cut, cache = self.rows_at(self.extractor.at(cut), dataset, _MOST_AT_CUT)
+        is_inception = config.recipe == INCEPTION
+        variables = Variables(
+            before.network,
+            cut,
+            before.fitted.head,
+            Standardisation.of_sample(dataset.drawn, config.seed),
+            config.precision if cpu_has_bfloat16() else "float32",
+            in_own_units=not is_inception,
+            normalises=is_inception and config.weights == RANDOM,
+            strategy=self.strategy,
+        )
+        recipe = Recipe.of(config, config, before.fitted.l2)
+        steps_in_epoch = recipe.steps_in_epoch(len(at_cut.training))
 
-def _fine_tune(
-    config: Config,
-    dataset: Dataset,
-    before: Learned,
-    extractor: NetworkExtractor,
-    listener: Listener,
-    summaries: Summaries | None,
-    strategy: Any,
-) -> Learned:
-    """Train what is above ``config.cut`` too, from the head that is there."""
-    cut = str(config.cut)
-    at_cut, cache = _rows_at(config, dataset, extractor.at(cut), listener, _MOST_AT_CUT)
-    variables = Variables(
-        extractor.frozen,
-        cut,
-        before.fitted.head,
-        Standardisation.of_sample(dataset.drawn, config.seed),
-        config.precision if cpu_has_bfloat16() else "float32",
-        in_own_units=config.recipe != INCEPTION,
-        normalises=config.recipe == INCEPTION and config.weights == RANDOM,
-        strategy=strategy,
-    )
+        def on_evaluation(evaluation: Evaluation, weights: np.ndarray) -> None:
+            self.listener.tuned(evaluation, evaluation.step // steps_in_epoch)
+            step = before.fitted.steps + evaluation.step  # behind those of the head
+            self.summarise(dataclasses.replace(evaluation, step=step), weights)
 
-    recipe = Recipe.of(config, config, before.fitted.l2)
-    steps_in_epoch = recipe.steps_in_epoch(len(at_cut.training))
+        fine_tuned = fine_tune(
+            variables,
+            at_cut,
+            (before.fitted.model, dataset),
+            recipe,
+            cache.folder,
+            on_evaluation,
+            self.listener.tuning,
+        )
+        self.listener.judged(fine_tuned)
+        learned = dataclasses.replace(
+            before, fine_tuned=fine_tuned, at_cut=at_cut, head=before.model.head
+        )
+        model = fine_tuned.fitted.model
+        if not fine_tuned.is_taken:
+            return learned
+        assert isinstance(model, UpperLayers)
+        return dataclasses.replace(
+            learned, model=model, network=model.network(), temperature=fine_tuned.temperature
+        )
 
-    def on_evaluation(evaluation: Evaluation, weights: np.ndarray) -> None:
-        listener.tuned(evaluation, evaluation.step // steps_in_epoch)
-        if summaries is not None:  # behind the steps of the head
-            step = before.fitted.steps + evaluation.step
-            summaries.add_evaluation(dataclasses.replace(evaluation, step=step), weights)
-
-    fine_tuned = fine_tune(
-        variables,
-        at_cut,
-        (before.fitted.model, dataset),
-        recipe,
-        cache.folder,
-        on_evaluation,
-        listener.tuning,
-    )
-    listener.judged(fine_tuned)
-    learned = dataclasses.replace(
-        before, fine_tuned=fine_tuned, at_cut=at_cut, head=before.model.head
-    )
-    model = fine_tuned.fitted.model
-    if not fine_tuned.is_taken:
-        return learned
-    assert isinstance(model, UpperLayers)
-    return dataclasses.replace(
-        learned, model=model, network=model.network(), temperature=fine_tuned.temperature
-    )
+    def summarise(self, evaluation: Evaluation, weights: np.ndarray) -> None:
+        if self.summaries is not None:
+            self.summaries.add_evaluation(evaluation, weights)

@@ -13,7 +13,7 @@ from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.row_spec import BOTTLENECK
 from bottlenecks.store import vectors
 from bottlenecks.store.vectors import InMemory, OnDisk
-from retrain import trainer
+from retrain import learning
 from retrain.config import Config
 from retrain.evaluate import confusion_matrix, figures, most_confused, score, score_labels
 from retrain.trainer import train
@@ -198,7 +198,7 @@ def test_folds_are_counted_before_training_too(
     make_dataset(tmp_path / "Dataset", per_label=5)
     (tmp_path / "Dataset" / "cyan" / "cyan_000.jpg").write_bytes(b"no image")
     for step in ("search", "fit_head"):
-        monkeypatch.setattr(trainer, step, lambda *_, **__: pytest.fail("it trains"))
+        monkeypatch.setattr(learning, step, lambda *_, **__: pytest.fail("it trains"))
     with pytest.raises(ImageFolderError, match=r"'cyan' has 4 images.*--data_health_folds"):
         train_colours(tmp_path, **settings)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["Dataset", "cache"]
@@ -273,7 +273,7 @@ def test_the_strength_is_searched_with_the_balance_that_is_trained_with(
     def remember(*_: object, **settings: object) -> None:
         given.append(settings)
 
-    monkeypatch.setattr(trainer, "search", remember)
+    monkeypatch.setattr(learning, "search", remember)
     again(class_balance="weights", tune=True, seed=3)
     assert given == [{"thorough": True, "class_balance": "weights", "seed": 3}]
 
@@ -284,7 +284,7 @@ def test_interrupted_while_training_there_is_no_graph_and_a_note_says_so(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer, "fit_head", interrupt)
+    monkeypatch.setattr(learning, "fit_head", interrupt)
     with pytest.raises(KeyboardInterrupt) as caught:
         train_colours(tmp_path)
     assert caught.value.__notes__ == [
