@@ -4,12 +4,13 @@ The modules, in the order in which data flows (each imports only from those befo
 
 ==========  ==============================================================
 names       what the frozen network's tensors and settings are called
+cuts        where the network can be cut: its layers by name
 tensorflow  the one place where TensorFlow is imported
 operations  what each operation of the frozen network does
 frozen      run a frozen graph in little memory
 bfloat16    the frozen network in half the bits
 weights     imagenet, random or a file -> checked weights
-layers      InceptionV3's layers by name, and the parts of a cut
+layers      the two parts of a network that is cut
 inception   weights -> frozen InceptionV3: pixels -> rows; its fingerprint
 ==========  ==============================================================
 """

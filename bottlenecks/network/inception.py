@@ -22,6 +22,7 @@ from bottlenecks.errors import UsageError, WeightsError, shown
 from bottlenecks.forks import OwnProcess, PerProcess
 from bottlenecks.machine import cpu_has_bfloat16
 from bottlenecks.network import bfloat16, layers
+from bottlenecks.network.cuts import INPUT
 from bottlenecks.network.frozen import import_frozen
 from bottlenecks.network.names import BOTTLENECK_NODE, INPUT_NODE, NETWORK_SCOPE, PRECISIONS
 from bottlenecks.network.tensorflow import import_tensorflow
@@ -70,7 +71,7 @@ class NetworkExtractor(Extractor, Protocol):
         """
 
     def at(self, cut: str) -> Extractor:
-        """The part of the network up to ``cut``, one of `bottlenecks.network.layers.CUTS`."""
+        """The part of the network up to ``cut``, one of `bottlenecks.network.cuts.CUTS`."""
 
 
 class InceptionV3:
@@ -103,7 +104,7 @@ class InceptionV3:
         self._not_kept: bytes | None = None  # the frozen network, where it cannot be on disk
 
     def at(self, cut: str) -> "InceptionV3":
-        """The same network up to ``cut``, one of `bottlenecks.network.layers.CUTS`."""
+        """The same network up to ``cut``, one of `bottlenecks.network.cuts.CUTS`."""
         part = copy.copy(self)
         for name in ("fingerprint", "_run"):  # of the whole
             part.__dict__.pop(name, None)
@@ -121,7 +122,7 @@ class InceptionV3:
 
     @property
     def description(self) -> dict[str, Any]:
-        weights = "none" if self.cut == layers.INPUT else self.weights.name
+        weights = "none" if self.cut == INPUT else self.weights.name
         return {"architecture": ARCHITECTURE, "weights": weights, **self._what_changes_a_row()}
 
     @functools.cached_property
@@ -132,7 +133,7 @@ class InceptionV3:
     def _what_changes_a_row(self) -> dict[str, Any]:
         decoded = {"decode": DECODE_VERSION, "input_size": list(self.spec.input_size)}
         rows = {} if self.cut is None else {"rows": dataclasses.asdict(self.spec)}
-        if self.cut == layers.INPUT:  # no network is run
+        if self.cut == INPUT:  # no network is run
             return {**decoded, **rows}
         return {
             "weights_sha256": self.weights.sha256,
@@ -177,7 +178,7 @@ class InceptionV3:
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Run the network. ``pixels``: (n, 299, 299, 3) uint8. Returns rows (n, ...) of `spec`."""
-        if self.cut == layers.INPUT:
+        if self.cut == INPUT:
             return pixels
         with _building():
             run = self._run

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from bottlenecks.errors import UsageError
-from bottlenecks.network.layers import cut_for
+from bottlenecks.network.cuts import cut_for
 from bottlenecks.settings import Settings, flag, require
 
 LEARNING_RATES = {"adam": 0.001, "classic": 0.01}  # of each recipe
@@ -139,5 +139,5 @@ class FineTuneSettings(Settings):
 
     @property
     def cut(self) -> str | None:
-        """Where the network is cut for it: one of `bottlenecks.network.layers.CUTS`."""
+        """Where the network is cut for it: one of `bottlenecks.network.cuts.CUTS`."""
         return None if self.fine_tune_from is None else cut_for(self.fine_tune_from)

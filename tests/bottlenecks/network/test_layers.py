@@ -9,6 +9,7 @@ import pytest
 
 from bottlenecks.errors import UsageError
 from bottlenecks.network import bfloat16, inception, layers
+from bottlenecks.network.cuts import CUTS, INPUT, cut_for
 from bottlenecks.network.inception import InceptionV3
 from bottlenecks.network.names import BOTTLENECK_NODE
 from bottlenecks.network.tensorflow import import_tensorflow
@@ -42,7 +43,7 @@ def rest_of(network: bytes, cut: str, rows: np.ndarray) -> np.ndarray:
     return result
 
 
-@pytest.mark.parametrize("cut", layers.CUTS)
+@pytest.mark.parametrize("cut", CUTS)
 def test_the_parts_of_a_cut_are_the_whole(extractor: InceptionV3, cut: str) -> None:
     photos = pixels("cyan", "magenta")
     part = extractor.at(cut)
@@ -50,7 +51,7 @@ def test_the_parts_of_a_cut_are_the_whole(extractor: InceptionV3, cut: str) -> N
     assert part.spec.fits(rows)
     assert len(rows) == 2
     rows = rows.astype(np.float32)
-    if cut == layers.INPUT:
+    if cut == INPUT:
         np.testing.assert_array_equal(rows, photos)
         rows = rows / 127.5 - 1
     rest = rest_of(extractor.frozen, cut, rows)
@@ -58,7 +59,7 @@ def test_the_parts_of_a_cut_are_the_whole(extractor: InceptionV3, cut: str) -> N
 
 
 def test_the_places_to_cut_are_as_keras_has_them(keras_layers: dict[str, Any]) -> None:
-    for cut in layers.CUTS[1:]:
+    for cut in CUTS[1:]:
         assert layers.spec_at(cut).shape == tuple(keras_layers[cut].output.shape[1:])
 
 
@@ -68,12 +69,12 @@ def test_every_layer_of_keras_can_be_fine_tuned_from(keras_layers: dict[str, Any
     for name, layer in keras_layers.items():
         if name.startswith("global"):
             continue
-        cut = layers.cut_for(name)
+        cut = cut_for(name)
         several = layer.input if isinstance(layer.input, list) else [layer.input]
         below = {n for n, other in keras_layers.items() if any(other.output is x for x in several)}
         reached[name] = {name}.union(*(reached[n] for n in below))
         if cut in reached[name]:  # the cut is the layer, or the last place before it
-            after = layers.CUTS[layers.CUTS.index(cut) + 1 :]
+            after = CUTS[CUTS.index(cut) + 1 :]
             assert not reached[name] & set(after) - {name}, name
         else:  # a layer of the stem, whose activation follows it
             number = name.rpartition("_")[2] if name[-1].isdigit() else ""
@@ -85,7 +86,7 @@ def test_every_layer_of_keras_can_be_fine_tuned_from(keras_layers: dict[str, Any
 @pytest.mark.parametrize(
     ("layer", "cut"),
     [
-        *((name, name) for name in layers.CUTS),
+        *((name, name) for name in CUTS),
         ("conv2d_3", "activation_3"),
         ("conv2d_70", "mixed7"),
         ("batch_normalization_75", "mixed7"),
@@ -98,7 +99,7 @@ def test_every_layer_of_keras_can_be_fine_tuned_from(keras_layers: dict[str, Any
     ],
 )
 def test_a_layer_within_a_block_is_cut_before_it(layer: str, cut: str) -> None:
-    assert layers.cut_for(layer) == cut
+    assert cut_for(layer) == cut
 
 
 @pytest.mark.parametrize(
@@ -110,11 +111,11 @@ def test_a_layer_within_a_block_is_cut_before_it(layer: str, cut: str) -> None:
 )
 def test_an_unknown_layer_lists_the_blocks(name: str) -> None:
     with pytest.raises(UsageError, match=r"no layer .*its blocks are input, mixed0, .*mixed10"):
-        layers.cut_for(name)
+        cut_for(name)
 
 
 def test_rows_of_another_cut_have_another_fingerprint(extractor: InceptionV3) -> None:
-    parts = [extractor, *(extractor.at(cut) for cut in layers.CUTS)]
+    parts = [extractor, *(extractor.at(cut) for cut in CUTS)]
     assert len({part.fingerprint for part in parts}) == len(parts)
     assert extractor.at("mixed7").at("mixed8").fingerprint == extractor.at("mixed8").fingerprint
     assert extractor.spec == BOTTLENECK

@@ -272,7 +272,7 @@ def test_an_image_s_own_model_has_seen_neither_it_nor_a_copy(
         def step(self) -> None:
             pass
 
-        def head(self) -> "Model":
+        def model(self) -> "Model":
             return self
 
         def predict_all(self, vectors: InMemory) -> np.ndarray:
