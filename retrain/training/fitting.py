@@ -115,23 +115,36 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Judges:
-    """The validation images that steps are judged by; how much each counts, and its unit, (n,)."""
+    """The validation images that steps are judged by; how much each counts, and its unit, (n,).
+
+    Where ``scales``, scores are judged as they would be after ``--calibrate``.
+    """
 
     images: Subset
     weights: np.ndarray
     units: np.ndarray
+    scales: bool = False
 
     @classmethod
-    def of(cls, dataset: Dataset, class_balance: str, random: np.random.Generator) -> "Judges":
+    def of(
+        cls,
+        dataset: Dataset,
+        class_balance: str,
+        random: np.random.Generator,
+        scales: bool = False,
+    ) -> "Judges":
         """Those of a data set, or `MAX_VALIDATION` of them."""
         rows = sample_rows(len(dataset.validation), MAX_VALIDATION, random)
         images = dataset.validation.select(rows)
         weights = label_weights(dataset.training.y, len(dataset.labels), class_balance)[images.y]
         weights = weights / weights.mean() if len(weights) else weights
-        return cls(images, weights, dataset.units_of("validation")[rows])
+        return cls(images, weights, dataset.units_of("validation")[rows], scales)
 
     def losses(self, probabilities: np.ndarray) -> np.ndarray:
         """(n,) float64 the weighed losses, in nats, of their ``probabilities`` (n, C)."""
+        if self.scales:
+            logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+            probabilities = softmax(logits / temperature_of(logits, self.images.y))
         losses: np.ndarray = losses_of(probabilities, self.images.y) * self.weights
         return losses
 

@@ -23,8 +23,9 @@ from retrain.training.upper import Variables
 class FineTuned:
     """What fine-tuning gave, and whether it ``is_taken``.
 
-    It is not where it does not lower the loss of the validation images: with the scores of both
-    models scaled as ``--calibrate`` scales them, because smoothed labels teach to be less sure.
+    It is not where it does not lower the loss of the validation images. That is of scores that are
+    scaled as ``--calibrate`` does, of both models and of each step, because smoothed labels teach
+    to be less sure.
     ``fitted.model`` is scaled by the ``temperature``; ``loss`` and ``loss_before``, of what was
     there before, are those losses, in nats, None without a validation set. ``resumed_at`` is the
     step that an interrupted run had come to, 0 without one.
@@ -100,15 +101,15 @@ def fine_tune(
 
 def _judges(dataset: Dataset, recipe: Recipe) -> Judges:
     """The same images of each of two data sets that differ in their rows alone."""
-    return Judges.of(dataset, recipe.class_balance, np.random.default_rng((recipe.seed, 1)))
+    random = np.random.default_rng((recipe.seed, 1))
+    return Judges.of(dataset, recipe.class_balance, random, scales=True)
 
 
 def _scaled(model: Model, judges: Judges) -> tuple[float, np.ndarray]:
     """The likeliest temperature of ``model``, and the losses (n,) of the judges with it."""
     with one_blas_thread():
         logits = model.logits_all(judges.images.vectors)
-    temperature = temperature_of(logits, judges.images.y)
-    return temperature, judges.losses(softmax(logits / np.float32(temperature)))
+    return temperature_of(logits, judges.images.y), judges.losses(softmax(logits))
 
 
 def _identity(variables: Variables, dataset: Dataset, recipe: Recipe) -> str:
