@@ -19,6 +19,9 @@ from retrain.training.upper import UpperLayers, Variables
 AVERAGE = 0.99  # of the running average: about the last 100 steps count
 FINE_TUNE_RATES = (0.005, 0.045)  # of the usual recipe, and of Szegedy et al. 2015, section 8
 WARM_UP = 0.1  # share of the steps in which their size grows
+# Rows whose gradients are summed at once, of cuts with maps as large as before mixed3: training the
+# whole network takes 150 MB for each.
+_AT_ONCE_EARLY, _EARLY_SIDE = 8, 35
 _AHEAD = 4  # batches that are read ahead
 _PREDICTED = 32  # rows at once
 
@@ -96,7 +99,19 @@ class FineTuning:
         with variables.strategy.scope():
             self._optimizer = self._make_optimizer()
             self._optimizer.build(variables.trained)
-        self._step = tf.function(self._move_all, reduce_retracing=True, autograph=False)
+            self._sums = [
+                tf.Variable(
+                    tf.zeros(variable.shape),
+                    trainable=False,
+                    synchronization=tf.VariableSynchronization.ON_READ,
+                    aggregation=tf.VariableAggregation.SUM,
+                )
+                for variable in variables.trained
+            ]
+        is_early = vectors.spec.shape[0] >= _EARLY_SIDE
+        self._at_once = _AT_ONCE_EARLY if is_early else recipe.batch_size
+        self._sum = tf.function(self._add, reduce_retracing=True, autograph=False)
+        self._move = tf.function(self._apply, autograph=False)
         self._logits = tf.function(self._predict, reduce_retracing=True, autograph=False)
         self._taken = 0
         self._stream = self._rows_from(0)
@@ -113,9 +128,13 @@ class FineTuning:
         labels = self._y[rows % len(self._y)]
         decay = min(AVERAGE, (1 + self._taken) / (10 + self._taken))
         arrays = x, self._targets(labels), self._class_weights[labels]
-        logits = self._step([self._spread(array) for array in arrays], np.float32(decay))
-        own = self._spread(labels)
-        self._batch = self._local(logits), self._local(own)
+        logits, own = [], []
+        for start in range(0, len(x), self._at_once):
+            part = slice(start, start + self._at_once)
+            logits.append(self._local(self._sum([self._spread(array[part]) for array in arrays])))
+            own.append(self._local(self._spread(labels[part])))
+        self._move(np.float32(decay))
+        self._batch = np.concatenate(logits), np.concatenate(own)
         self._taken += 1
 
     def predict_batch(self) -> tuple[np.ndarray, np.ndarray]:
@@ -209,31 +228,45 @@ class FineTuning:
         parts = self._variables.strategy.experimental_local_results(values)
         return np.concatenate([part.numpy() for part in parts])
 
-    def _move_all(self, parts: list[Any], decay: Any) -> Any:
-        """One step on all replicas, within a graph. Returns their logits from before it."""
-        tf, own = self._tf, self._variables
-        logits, moments = own.strategy.run(self._move, parts)
+    def _add(self, parts: list[Any]) -> Any:
+        """Add the gradients of rows to what is summed, on all replicas; returns their logits."""
+        own = self._variables
+        logits, moments = own.strategy.run(self._add_part, parts)
         if own.moments:
-            mean = tf.distribute.ReduceOp.MEAN
+            mean = self._tf.distribute.ReduceOp.MEAN
             own.follow([own.strategy.reduce(mean, moment, axis=None) for moment in moments])
-        for average, variable in zip(own.averages, own.trained, strict=True):
-            average.assign_sub((1 - decay) * (average - variable))
         return logits
 
-    def _move(self, x: Any, targets: Any, weights: Any) -> Any:
-        """One replica's part of a step."""
+    def _add_part(self, x: Any, targets: Any, weights: Any) -> Any:
+        """One replica's part of it."""
         tf, own = self._tf, self._variables
         values = [tf.convert_to_tensor(variable) for variable in own.trained]
         with tf.GradientTape() as tape:
             tape.watch(values)
             logits, moments = own.logits_and_moments(values, x)
             losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
-            penalty = self._recipe.l2 / 2 * tf.reduce_sum(own.in_use(values)[-2] ** 2)
-            # The replicas' gradients are added up.
             loss = tf.reduce_sum(losses * weights) / self._recipe.batch_of(len(self._y))
-            loss += penalty / own.strategy.num_replicas_in_sync
-        self._optimizer.apply(tape.gradient(loss, values), own.trained)
+        for total, gradient in zip(self._sums, tape.gradient(loss, values), strict=True):
+            total.assign_add(gradient)
         return logits, moments
+
+    def _apply(self, decay: Any) -> None:
+        """Take a step by what is summed."""
+        own = self._variables
+        own.strategy.run(self._apply_part)
+        for average, variable in zip(own.averages, own.trained, strict=True):
+            average.assign_sub((1 - decay) * (average - variable))
+
+    def _apply_part(self) -> None:
+        own = self._variables
+        gradients = [self._tf.convert_to_tensor(total) for total in self._sums]
+        # Of the penalty: the replicas' gradients are added up.
+        weights, unit = own.trained[-2], own.in_use([1.0] * len(own.trained))[-2]
+        share = self._recipe.l2 / own.strategy.num_replicas_in_sync
+        gradients[-2] += share * unit**2 * weights
+        self._optimizer.apply(gradients, own.trained)
+        for total in self._sums:
+            total.assign(self._tf.zeros_like(total))
 
     def _predict(self, x: Any) -> Any:
         return self._variables.logits(self._variables.averages, x)
