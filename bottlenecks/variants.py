@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from bottlenecks.photos.decode import decode
 from bottlenecks.photos.distort import distorted, variant_key
 from bottlenecks.photos.reading import file_bytes, in_order, pool_of
 from bottlenecks.photos.settings import DistortionSettings
-from bottlenecks.row_spec import IMAGE_KEY_BYTES
+from bottlenecks.row_spec import IMAGE_KEY_BYTES, RowSpec
 from bottlenecks.rows import Rows
 from bottlenecks.store.cache import Cache
 
@@ -60,11 +61,12 @@ def complete(
     cache.load()
     missing = _missing(cache, wanted)
     if not missing and not cache.damaged:
+        _tidy(cache)
         return cache
     is_new = not cache.folder.exists()
-    count = sum(len(one.keys) for one in missing)
-    on_missing(count, count * cache.spec.nbytes)
-    _check_room(cache, count)
+    if count := sum(len(one.keys) for one in missing):
+        on_missing(count, count * cache.spec.nbytes)
+        check_room(cache.folder, cache.spec, count)
     try:
         with (
             if_interrupted("what was computed is kept, and the same command resumes"),
@@ -95,19 +97,39 @@ def _missing(cache: Cache, wanted: Sequence[Wanted]) -> list[Wanted]:
     return missing
 
 
-def _check_room(cache: Cache, rows: int) -> None:
-    """Raise `CacheError` where so many rows do not fit onto the disk."""
-    needed = rows * cache.spec.nbytes * _ROOM + min(_MERGED_BYTES, rows * cache.spec.nbytes)
-    folder = cache.folder
+def count_missing(cache: Cache, wanted: Sequence[Wanted]) -> int:
+    """How many rows `complete` would compute for a cache that is loaded."""
+    return sum(len(one.keys) for one in _missing(cache, wanted))
+
+
+def check_room(folder: Path, spec: RowSpec, rows: int, besides: int = 0) -> None:
+    """Raise `CacheError` where so many rows do not fit onto the disk of a cache's ``folder``.
+
+    ``besides`` are the bytes of what else is to be written there.
+    """
+    nbytes = rows * spec.nbytes
+    needed = nbytes * _ROOM + min(_MERGED_BYTES, nbytes) + besides
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise CacheError(
-            f"{rows} rows of {cache.spec.name} take {needed / 1e9:.1f} GB, and {shown(folder)} has "
-            f"{free / 1e9:.1f} GB free: make room, name another --bottleneck_dir, cut at a later "
+            f"{rows} rows of {spec.name} take {_size(needed)}, and {shown(folder)} has "
+            f"{_size(free)} free: make room, name another --bottleneck_dir, cut at a later "
             "block, or use fewer --distortions_per_image"
         )
+
+
+def _size(nbytes: float) -> str:
+    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
+
+
+def _tidy(cache: Cache) -> None:
+    """What a killed run left to do; nothing is lost where the cache cannot be written to."""
+    with suppress(OSError):
+        if cache.is_untidy:
+            with cache.tidying():
+                pass
 
 
 def _compute(
