@@ -9,17 +9,22 @@ import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from bottlenecks import atomic, builder, rows
+from bottlenecks.builder import CachedImage
 from bottlenecks.config import Config
 from bottlenecks.photos.decode import decode
+from bottlenecks.photos.distort import distort
+from bottlenecks.photos.reading import key_of
+from bottlenecks.photos.settings import DistortionSettings
 from bottlenecks.store import lock
 from bottlenecks.store.cache import Cache
-from tests.standin import StandIn
+from bottlenecks.variants import Wanted, complete, variants_of
+from tests.standin import AtCut, StandIn
 
 _fork = multiprocessing.get_context("fork")
 
@@ -40,18 +45,60 @@ def build(dataset: Path, bottleneck_dir: Path, seconds: float = 0.0) -> builder.
 
 def expected_rows(dataset: Path) -> dict[bytes, np.ndarray]:
     """key -> vector of every image, computed without any cache."""
-    import hashlib
-
     rows = {}
-    for path in sorted(dataset.rglob("*.jpg")):
-        data = path.read_bytes()
-        rows[hashlib.sha256(data).digest()] = StandIn()(decode(data)[np.newaxis])[0]
+    for image in cached_images(dataset):
+        rows[image.key] = StandIn()(decode(Path(image.path).read_bytes())[np.newaxis])[0]
     return rows
 
 
-def loaded(bottleneck_dir: Path) -> Cache:
+def cached_images(dataset: Path) -> list[CachedImage]:
+    """The JPEGs of a folder as a build knows them."""
+    return [
+        CachedImage(path.parent.name, f"{path.parent.name}/{path.name}", str(path), key_of(path))
+        for path in sorted(dataset.rglob("*.jpg"))
+    ]
+
+
+def fill_cut(dataset: Path, bottleneck_dir: Path, seconds: float = 0.0) -> Cache:
+    """The rows of every image, and of a variant of each, at the cut of `AtCut`."""
+    wanted = [
+        Wanted(image, (image.key, *variants_of(image, MIRRORED, 0)))
+        for image in cached_images(dataset)
+    ]
+    config, extractor = config_for(dataset, bottleneck_dir), AtCut(seconds=seconds)
+    return complete(config, extractor, wanted, MIRRORED)
+
+
+def expected_at_cut(dataset: Path) -> dict[bytes, np.ndarray]:
+    """key -> row of all that `fill_cut` wants, computed without any cache."""
+    rows = {}
+    for image in cached_images(dataset):
+        data = Path(image.path).read_bytes()
+        rows[image.key] = AtCut()(decode(data)[np.newaxis])[0]
+        for key in variants_of(image, MIRRORED, 0):
+            rows[key] = AtCut()(distort(data, MIRRORED, key)[np.newaxis])[0]
+    return rows
+
+
+MIRRORED = DistortionSettings(flip_left_right=True, random_brightness=50, distortions_per_image=1)
+
+
+class Kind(NamedTuple):
+    """A kind of rows: what fills a cache with them, what they must be, and what they are of."""
+
+    fill: Callable[..., Any]
+    expected: Callable[[Path], dict[bytes, np.ndarray]]
+    extractor: StandIn
+
+
+BOTTLENECKS = Kind(build, expected_rows, StandIn())
+AT_CUT = Kind(fill_cut, expected_at_cut, AtCut())
+KINDS = pytest.mark.parametrize("kind", [BOTTLENECKS, AT_CUT], ids=["bottlenecks", "at a cut"])
+
+
+def loaded(bottleneck_dir: Path, kind: Kind = BOTTLENECKS) -> Cache:
     """The cache as it is on the disk, without repairing anything."""
-    cache = Cache(bottleneck_dir, StandIn().fingerprint)
+    cache = Cache(bottleneck_dir, kind.extractor.fingerprint, kind.extractor.spec)
     cache.load()
     return cache
 
@@ -62,9 +109,11 @@ def assert_only_right_rows(cache: Cache, expected: dict[bytes, np.ndarray]) -> N
         np.testing.assert_allclose(cache.read([key])[0], expected[key], atol=1e-6)
 
 
-def assert_finished(bottleneck_dir: Path, expected: dict[bytes, np.ndarray]) -> None:
+def assert_finished(
+    bottleneck_dir: Path, expected: dict[bytes, np.ndarray], kind: Kind = BOTTLENECKS
+) -> None:
     """Exactly the rows of ``expected``, in whole files, with nothing left over."""
-    cache = loaded(bottleneck_dir)
+    cache = loaded(bottleneck_dir, kind)
     assert not cache.damaged
     assert set(cache) == set(expected)
     assert_only_right_rows(cache, expected)
@@ -101,8 +150,10 @@ class Child:
         return received
 
 
-def build_and_tell(connection: Connection, dataset: Path, bottleneck_dir: Path) -> None:
-    """A slow build that commits after every batch and sends how many rows are committed."""
+def build_and_tell(
+    connection: Connection, dataset: Path, bottleneck_dir: Path, kind: Kind = BOTTLENECKS
+) -> None:
+    """A slow filling that commits after every batch and sends how many rows are committed."""
     rows.COMMIT_SECONDS = 0.0
     append = Cache.append
 
@@ -111,7 +162,7 @@ def build_and_tell(connection: Connection, dataset: Path, bottleneck_dir: Path) 
         connection.send(len(self))
 
     pytest.MonkeyPatch().setattr(Cache, "append", append_and_tell)
-    build(dataset, bottleneck_dir, seconds=0.01)
+    kind.fill(dataset, bottleneck_dir, seconds=0.01)
 
 
 class Steps:

@@ -7,10 +7,11 @@
 import hashlib
 import os
 import sys
+from typing import Any
 
 import numpy as np
 
-from bottlenecks.row_spec import BOTTLENECK
+from bottlenecks.row_spec import BOTTLENECK, RowSpec
 
 GRID = 26  # 26 x 26 x 3 = 2028 of the 2048 numbers; the rest are 0
 CELL = 11
@@ -22,10 +23,13 @@ class StandIn:
     ``tag`` makes another fingerprint of it, ``seconds`` makes each batch slow.
     """
 
-    spec = BOTTLENECK
+    spec: RowSpec = BOTTLENECK
 
     def __init__(self, tag: str = "", seconds: float = 0.0) -> None:
-        self.description = {"architecture": "average pooling", "weights": f"none{tag}"}
+        self.description: dict[str, Any] = {
+            "architecture": "average pooling",
+            "weights": f"none{tag}",
+        }
         self.fingerprint = hashlib.sha256(f"average pooling {tag}".encode()).hexdigest()
         self.seconds = seconds
         self.batches: list[int] = []
@@ -64,6 +68,21 @@ class StandIn:
         graph_def.node.remove(next(node for node in graph_def.node if node.name == INPUT_NODE))
         serialized: bytes = graph_def.SerializeToString(deterministic=True)
         return serialized
+
+
+class AtCut(StandIn):
+    """Rows of a cut, in NumPy: means over another grid, (13, 13, 3) float16."""
+
+    spec = RowSpec("mixed7", (13, 13, 3), "float16", (299, 299))
+
+    def __init__(self, tag: str = "", seconds: float = 0.0) -> None:
+        super().__init__(f"{tag} at a cut", seconds)
+        self.description |= {"rows": {"name": self.spec.name}}
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        grid = super().__call__(pixels)[:, : GRID * GRID * 3].reshape(-1, 13, 2, 13, 2, 3)
+        rows: np.ndarray = grid.mean(axis=(2, 4)).astype(self.spec.dtype)
+        return rows
 
 
 class Announcing(StandIn):

@@ -10,7 +10,17 @@ import pytest
 
 from bottlenecks.cli import main
 from tests.conftest import make_dataset
-from tests.crashing import assert_only_right_rows, build, expected_rows, loaded, trials
+from tests.crashing import (
+    AT_CUT,
+    assert_finished,
+    assert_only_right_rows,
+    build,
+    expected_at_cut,
+    expected_rows,
+    fill_cut,
+    loaded,
+    trials,
+)
 from tests.standin import StandIn
 
 PAGE = 4096
@@ -97,6 +107,25 @@ def test_damage_is_harmless_or_healed(
             assert (shard.parent / f"{shard.name}.damaged").read_bytes() == bad
         assert main(["--verify", f"--bottleneck_dir={cache_dir}"]) == 0
         capsys.readouterr()
+
+
+def test_damage_to_rows_of_a_cut_and_of_variants_is_healed(dataset: Path, tmp_path: Path) -> None:
+    expected = expected_at_cut(dataset)
+    fill_cut(dataset, tmp_path / "pristine")
+    for trial in trials(10, 100):
+        chance = random.Random(trial)
+        cache_dir = tmp_path / f"cache{trial}"
+        shutil.copytree(tmp_path / "pristine", cache_dir)
+        shard = chance.choice(sorted(cache_dir.rglob("*.h5")))  # of images, or of variants
+        good = shard.read_bytes()
+        bad = bytearray(good)
+        chance.choice((flip_a_bit, flip_a_bit_of_the_structure, truncate))(bad, chance)
+        shard.write_bytes(bad)
+        assert main(["--verify", f"--bottleneck_dir={cache_dir}"]) == 1
+        assert set(fill_cut(dataset, cache_dir).damaged) == {shard.name}
+        assert shard.with_name(f"{shard.name}.damaged").read_bytes() == bad
+        assert_finished(cache_dir, expected, AT_CUT)
+        assert main(["--verify", f"--bottleneck_dir={cache_dir}"]) == 0
 
 
 def test_foreign_files_are_not_served(

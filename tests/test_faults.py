@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,16 @@ from bottlenecks import atomic
 from bottlenecks.cli import main
 from tests.conftest import make_dataset
 from tests.crashing import (
+    AT_CUT,
+    KINDS,
+    Kind,
     Steps,
     assert_finished,
     assert_only_right_rows,
     build,
+    expected_at_cut,
     expected_rows,
+    fill_cut,
     loaded,
 )
 from tests.standin import StandIn
@@ -75,6 +81,42 @@ def test_a_fault_at_every_step(
     assert {"open", "write", "fsync", "replace"} <= failed
 
 
+def test_a_fault_at_every_step_of_rows_of_a_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = make_dataset(tmp_path / "Dataset", per_label=2)
+    old_rows = expected_at_cut(dataset)
+    fill_cut(dataset, tmp_path / "old")
+    make_dataset(dataset, per_label=3)
+    new_rows = expected_at_cut(dataset)
+
+    def fail(_: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a file")
+
+    step, failed = 0, set()
+    while True:
+        cache_dir = tmp_path / f"cache{step}"
+        shutil.copytree(tmp_path / "old", cache_dir)
+        with monkeypatch.context() as patch:
+            steps = Steps(patch, step, fail)
+            try:
+                fill_cut(dataset, cache_dir)
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+        if steps.count <= step:
+            break  # it has no more steps than this
+        failed.add(steps.done[step])
+        assert not list(cache_dir.rglob(f"*{atomic.PARTIAL_SUFFIX}"))
+        cache = loaded(cache_dir, AT_CUT)
+        assert not cache.damaged
+        assert set(old_rows) <= set(cache)
+        assert_only_right_rows(cache, new_rows)
+        fill_cut(dataset, cache_dir)
+        assert_finished(cache_dir, new_rows, AT_CUT)
+        step += 1
+    assert {"open", "write", "fsync", "replace"} <= failed
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 200 kB, which 30 vectors do not fit into."""
@@ -100,9 +142,13 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert not list(small_disk.rglob(f"*{atomic.PARTIAL_SUFFIX}"))
 
 
-def test_a_read_only_cache_still_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@KINDS
+def test_a_read_only_cache_still_serves(
+    kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset = make_dataset(tmp_path / "Dataset", per_label=2)
-    build(dataset, tmp_path / "cache")
+    kind.fill(dataset, tmp_path / "cache")
+    expected = kind.expected(dataset)
 
     def refuse(step: str) -> None:
         raise OSError(errno.EROFS, f"a warm run must not {step}")
@@ -110,4 +156,5 @@ def test_a_read_only_cache_still_serves(tmp_path: Path, monkeypatch: pytest.Monk
     for step in range(3):
         with monkeypatch.context() as patch:
             Steps(patch, step, refuse)
-            assert build(dataset, tmp_path / "cache").cached == 6
+            kind.fill(dataset, tmp_path / "cache")
+        assert_finished(tmp_path / "cache", expected, kind)

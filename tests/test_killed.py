@@ -9,7 +9,10 @@ import pytest
 
 from tests.conftest import make_dataset
 from tests.crashing import (
+    BOTTLENECKS,
+    KINDS,
     Child,
+    Kind,
     Steps,
     assert_finished,
     assert_only_right_rows,
@@ -71,28 +74,34 @@ def test_chains_of_kills_end_as_an_undisturbed_run(
         assert_finished(cache_dir, expected)
 
 
-def killed_at_step(connection: Connection, dataset: Path, cache_dir: Path, step: int) -> None:
+def killed_at_step(
+    connection: Connection, dataset: Path, cache_dir: Path, step: int, kind: Kind
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         steps = Steps(patch, step, kill_self)
-        build_and_tell(connection, dataset, cache_dir)
+        build_and_tell(connection, dataset, cache_dir, kind)
         connection.send(("steps", steps.count))
 
 
-def test_killed_at_every_step_of_the_writing(tmp_path: Path) -> None:
-    dataset = make_dataset(tmp_path / "Dataset", per_label=3)
-    expected = expected_rows(dataset)
-    undisturbed = Child(killed_at_step, dataset, tmp_path / "all", -1)
+@KINDS
+def test_killed_at_every_step_of_the_writing(kind: Kind, tmp_path: Path) -> None:
+    """Of rows of a cut at 25 of the steps, which are more of the same; in the soak at all."""
+    dataset = make_dataset(tmp_path / "Dataset", per_label=3 if kind is BOTTLENECKS else 2)
+    expected = kind.expected(dataset)
+    undisturbed = Child(killed_at_step, dataset, tmp_path / "all", -1, kind)
     assert undisturbed.join() == 0
     steps = undisturbed.messages()[-1][1]
     assert steps > 30  # three commits of five steps each, a merge, and the smaller files
-    for step in range(steps):
+    chosen = trials(steps if kind is BOTTLENECKS else 25, steps)
+    for trial in chosen:
+        step = trial * steps // len(chosen)
         cache_dir = tmp_path / f"cache{step}"
-        child = Child(killed_at_step, dataset, cache_dir, step)
+        child = Child(killed_at_step, dataset, cache_dir, step, kind)
         assert child.join() == -9
         committed = max(child.messages(), default=0)
-        cache = loaded(cache_dir)
+        cache = loaded(cache_dir, kind)
         assert not cache.damaged
         assert len(cache) >= committed
         assert_only_right_rows(cache, expected)
-        build(dataset, cache_dir)
-        assert_finished(cache_dir, expected)
+        kind.fill(dataset, cache_dir)
+        assert_finished(cache_dir, expected, kind)
