@@ -46,7 +46,7 @@ def _main(argv: Sequence[str] | None, extractor: "Extractor | None") -> int:
         )
     actions = parser.add_argument_group("instead, look after --bottleneck_dir")
     for name, text in (
-        ("--list", "show the fingerprints with their weights, rows and size"),
+        ("--list", "show the fingerprints with where the network is cut, weights, rows and size"),
         ("--verify", "check the vectors byte by byte; exit code 1 if there is damage"),
     ):
         actions.add_argument(name, action="store_true", help=text)
@@ -104,11 +104,14 @@ def _inspect(bottleneck_dir: str, verify: bool) -> int:
     from bottlenecks.store.housekeeping import inspect
 
     infos = inspect(bottleneck_dir, every_row=verify)
-    print("fingerprint   precision       rows     images  megabytes  weights")
-    for info in infos:
+    cuts = [shown(info.cut) for info in infos]
+    width = max(map(len, [*cuts, "bottleneck"]))
+    heading = "precision       rows     images  megabytes  weights"
+    print(f"fingerprint   {'cut':<{width}}  {heading}")
+    for info, cut in zip(infos, cuts, strict=True):
         columns = f"{info.rows:>9}  {info.images:>9}  {info.size / 1e6:>9.1f}"
-        fingerprint = info.cache.fingerprint[:12]
-        print(f"{fingerprint}  {shown(info.precision):<9}  {columns}  {shown(info.weights)}")
+        named = f"{info.cache.fingerprint[:12]}  {cut:<{width}}  {shown(info.precision):<9}"
+        print(f"{named}  {columns}  {shown(info.weights)}")
     problems = [problem for info in infos for problem in info.damaged]
     for problem in problems:
         print(f"damaged: {problem}")

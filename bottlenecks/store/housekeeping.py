@@ -1,9 +1,10 @@
 """Look after a cache folder: what is in it, is it whole, remove what is no longer wanted."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bottlenecks.errors import BadImageError, CacheError, DamagedShardError, shown
 from bottlenecks.photos.labels import ImageFolder, scan
@@ -22,15 +23,20 @@ from bottlenecks.store.layout import (
 )
 from bottlenecks.store.stat_index import StatIndex
 
+NONE, _UNKNOWN = "-", "unknown"
+
 
 @dataclass(frozen=True)
 class CacheInfo:
     """One fingerprint in a cache folder: its ``rows``, the ``images`` that they are of.
 
-    ``size`` is in bytes, of all its files.
+    ``cut`` is where in the network the rows are from, "bottleneck" at its end; ``weights`` and
+    ``precision`` are `NONE` where the rows have none, as pixels. ``size`` is in bytes, of all its
+    files.
     """
 
     cache: Cache
+    cut: str
     weights: str
     precision: str
     rows: int
@@ -63,14 +69,16 @@ def inspect(bottleneck_dir: str | os.PathLike[str], *, every_row: bool = False) 
     for cache in find_caches(bottleneck_dir):
         description = read_json(cache.folder / MODEL_FILE)
         problems = cache.check(every_row=every_row)
-        if not str(description.get("fingerprint")).startswith(cache.fingerprint):
+        is_known = str(description.get("fingerprint")).startswith(cache.fingerprint)
+        if not is_known:
             problems[MODEL_FILE] = "is missing or damaged; the next run writes it again"
         files = [e for e in os.scandir(cache.folder) if e.is_file(follow_symlinks=False)]
         infos.append(
             CacheInfo(
                 cache=cache,
-                weights=str(description.get("weights", "unknown")),
-                precision=str(description.get("precision", "unknown")),
+                cut=_cut_of(cache, description),
+                weights=_or_none(description.get("weights", _UNKNOWN)),
+                precision=str(description.get("precision", NONE if is_known else _UNKNOWN)),
                 rows=len(cache),
                 images=cache.count_images(),
                 size=sum(entry.stat(follow_symlinks=False).st_size for entry in files),
@@ -79,6 +87,19 @@ def inspect(bottleneck_dir: str | os.PathLike[str], *, every_row: bool = False) 
             )
         )
     return infos
+
+
+def _cut_of(cache: Cache, description: Mapping[str, Any]) -> str:
+    """Where in the network the rows are from, as far as ``model.json`` and the rows tell."""
+    rows = description.get("rows")
+    if isinstance(rows, dict) and isinstance(rows.get("name"), str):
+        return str(rows["name"])
+    is_last = (cache.spec.shape, cache.spec.dtype) == (BOTTLENECK.shape, BOTTLENECK.dtype)
+    return BOTTLENECK.name if is_last else _UNKNOWN
+
+
+def _or_none(weights: Any) -> str:
+    return NONE if weights == "none" else str(weights)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,23 @@ import numpy as np
 import pytest
 
 from bottlenecks.cli import main
+from bottlenecks.network.inception import InceptionV3
+from bottlenecks.store.cache import Cache
+from bottlenecks.variants import Wanted, complete, variants_of
 from tests.conftest import make_dataset
-from tests.crashing import build, expected_rows, loaded
-from tests.standin import StandIn
+from tests.crashing import (
+    AT_CUT,
+    MIRRORED,
+    assert_finished,
+    build,
+    cached_images,
+    config_for,
+    expected_at_cut,
+    expected_rows,
+    fill_cut,
+    loaded,
+)
+from tests.standin import AtCut, StandIn
 
 
 @pytest.fixture
@@ -21,8 +35,8 @@ def cache_dir(small_dataset: Path, tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def run(cache_dir: Path, *arguments: str) -> int:
-    return main([f"--bottleneck_dir={cache_dir}", *arguments])
+def run(cache_dir: Path, *arguments: str, extractor: StandIn | None = None) -> int:
+    return main([f"--bottleneck_dir={cache_dir}", *arguments], extractor=extractor)
 
 
 def files_below(folder: Path) -> dict[Path, bytes]:
@@ -40,14 +54,108 @@ def test_list(cache_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(cache_dir, "--list") == 0
     header, *rows = capsys.readouterr().out.splitlines()
     assert header.split() == [
-        *("fingerprint", "precision", "rows", "images", "megabytes", "weights")
+        *("fingerprint", "cut", "precision", "rows", "images", "megabytes", "weights")
     ]
     found = {row.split()[0]: row.split() for row in rows}
     assert set(found) == {StandIn().fingerprint[:12], StandIn(tag="other").fingerprint[:12]}
     other = found[StandIn(tag="other").fingerprint[:12]]
-    assert other[2] == other[3] == "12"
+    assert other[1:5] == ["bottleneck", "-", "12", "12"]
     assert other[-1] == "noneother"
     assert files_below(cache_dir) == before
+
+
+def listed(cache_dir: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, list[str]]:
+    """The columns of --list by the fingerprint."""
+    capsys.readouterr()
+    assert run(cache_dir, "--list") == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    return {line.split()[0]: line.split()[1:] for line in lines}
+
+
+def test_rows_of_a_cut_are_told_from_bottlenecks(
+    cache_dir: Path, small_dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill_cut(small_dataset, cache_dir)
+    cut, *figures = listed(cache_dir, capsys)[AtCut().fingerprint[:12]]
+    assert (cut, figures[:3]) == ("mixed7", ["-", "24", "12"])  # a variant of each image
+    (loaded(cache_dir, AT_CUT).folder / "model.json").unlink()
+    assert listed(cache_dir, capsys)[AtCut().fingerprint[:12]][:2] == ["unknown", "unknown"]
+    (loaded(cache_dir).folder / "model.json").unlink()
+    assert listed(cache_dir, capsys)[StandIn().fingerprint[:12]][:2] == ["bottleneck", "unknown"]
+
+
+def test_pixels_have_neither_weights_nor_a_precision(
+    cache_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_input = InceptionV3("random").at("input")
+    cache = Cache(cache_dir, at_input.fingerprint, at_input.spec)
+    with cache.writing(at_input.description):
+        cache.append([bytes(32)], np.zeros((1, 299, 299, 3), np.uint8))
+    columns = listed(cache_dir, capsys)[at_input.fingerprint[:12]]
+    assert (columns[:2], columns[-1]) == (["input", "-"], "-")
+
+
+@pytest.mark.parametrize("rows", ['"mixed7"', "[]", '{"name": 7}', '{"name": "a\\nb"}'])
+def test_what_model_json_says_of_a_cut_is_not_believed_blindly(
+    cache_dir: Path, rows: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = loaded(cache_dir)
+    text = f'{{"fingerprint": "{cache.fingerprint}", "rows": {rows}}}'
+    (cache.folder / "model.json").write_text(text)
+    capsys.readouterr()
+    assert run(cache_dir, "--list") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_prune_rows_of_variants_and_of_cuts_whose_images_are_gone(
+    cache_dir: Path, small_dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill_cut(small_dataset, cache_dir)
+    (small_dataset / "cyan" / "cyan_000.jpg").unlink()
+    assert run(cache_dir, "--prune", "--image_dir", str(small_dataset), "--yes") == 0
+    out = capsys.readouterr().out
+    assert out.count("1 of 12 rows") == 2
+    assert out.count("2 of 24 rows") == 1
+    assert_finished(cache_dir, expected_at_cut(small_dataset), AT_CUT)
+    assert_finished(cache_dir, expected_rows(small_dataset))
+
+
+def test_checkpoints_go_with_a_whole_cache_alone(cache_dir: Path, small_dataset: Path) -> None:
+    fill_cut(small_dataset, cache_dir)
+    folder = loaded(cache_dir, AT_CUT).folder
+    checkpoint, other = folder / f"{'0' * 64}.checkpoint", folder / "mine.checkpoint"
+    checkpoint.write_bytes(b"how far it was")
+    (small_dataset / "cyan" / "cyan_000.jpg").unlink()
+    assert run(cache_dir, "--prune", "--image_dir", str(small_dataset), "--yes") == 0
+    assert checkpoint.exists()
+    other.write_bytes(b"of somebody else")
+    assert run(cache_dir, "--prune", AtCut().fingerprint[:12], "--yes") == 0
+    assert list(folder.iterdir()) == [other]
+    other.unlink()
+    fill_cut(small_dataset, cache_dir)
+    checkpoint.write_bytes(b"how far it was")
+    assert run(cache_dir, "--prune", AtCut().fingerprint[:12], "--yes") == 0
+    assert not folder.exists()
+
+
+def test_exports_are_of_images_alone(
+    small_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows of variants lie beside the bottlenecks of their images."""
+    images = cached_images(small_dataset)
+    wanted = [Wanted(image, tuple(variants_of(image, MIRRORED, 0))) for image in images]
+    complete(config_for(small_dataset, tmp_path / "cache"), StandIn(), wanted, MIRRORED)
+    for name in ("before", "after"):
+        flags = [f"--image_dir={small_dataset}", f"--export_npz={tmp_path / name}.npz"]
+        assert run(tmp_path / "cache", *flags, extractor=StandIn()) == 0
+        fill_cut(small_dataset, tmp_path / "cache")
+    assert (tmp_path / "before.npz").read_bytes() == (tmp_path / "after.npz").read_bytes()
+    with np.load(tmp_path / "after.npz") as arrays:
+        assert len(arrays["vectors"]) == len(arrays["paths"]) == 12
+        expected = expected_rows(small_dataset)
+        np.testing.assert_allclose(
+            arrays["vectors"], [expected[image.key] for image in images], atol=1e-6
+        )
 
 
 def test_list_without_a_cache(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
