@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import time
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +28,7 @@ from retrain.training.upper import UpperLayers, Variables
 SECONDS = 60.0  # between two checkpoints; one of mixed7 (250 MB) takes a second
 _MAGIC = b"retrain-checkpoint-1\n"
 _DIGEST_BYTES = 64
-_MOST_BYTES = 2**33
+_MOST_BYTES = 2**31  # one of the whole network has 450 MB
 _STATE, _LOSSES, _BEST = "state", "losses", "best"
 
 log = logging.getLogger(__name__)
@@ -123,9 +124,23 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
             body = file.read()
     except OSError:
         return None
-    if hashlib.sha256(body).hexdigest().encode() != head[len(_MAGIC) : -1]:
-        log.warning("the checkpoint %s is damaged; beginning again", shown(path))
-        return None
+    try:
+        if hashlib.sha256(body).hexdigest().encode() == head[len(_MAGIC) : -1]:
+            return _unpacked(body)
+    except Exception as error:  # NumPy raises many kinds for what it has not written
+        log.debug("%s: %s", shown(path), error)
+    log.warning("the checkpoint %s is damaged; beginning again", shown(path))
+    return None
+
+
+def _unpacked(body: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and the state in the body of a file; raises for what `write` does not write."""
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("it is compressed")  # a small one might unpack to anything
     with np.load(io.BytesIO(body), allow_pickle=False) as found:
         arrays = {name: found[name] for name in found.files}
-    return arrays, json.loads(arrays.pop(_STATE).tobytes())
+    state = json.loads(arrays.pop(_STATE).tobytes())
+    if not isinstance(state, dict):
+        raise ValueError("its state is no object")
+    return arrays, state
