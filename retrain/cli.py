@@ -106,8 +106,8 @@ def _add_instead(parser: Parser) -> None:
     group.add_argument(
         "--dry_run",
         action="store_true",
-        help="say what would be done: labels, sets, how many vectors are missing and about how "
-        "long they take; nothing is computed or written",
+        help="say what would be done: labels, sets, how many vectors and other rows are missing, "
+        "about how long they take and how large they are; nothing is computed or written",
     )
     group.add_argument(
         "--show_distortions",

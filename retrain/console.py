@@ -109,9 +109,8 @@ class Console(Listener):
     def more_rows(self, name: str, rows: int, nbytes: int) -> None:
         if name != BOTTLENECK.name:
             self._head_is_trained()
-        what = "bottlenecks of variants" if name == BOTTLENECK.name else f"rows of {name}"
         place = shown(self._config.bottleneck_dir)
-        print(f"\nComputing {rows} {what}, {_megabytes(nbytes)} in {place}.", flush=True)
+        print(f"\nComputing {rows} {_more_of(name)}, {_megabytes(nbytes)} in {place}.", flush=True)
 
     def tuning(self, step: int, steps: int) -> None:
         self._tuning(step, steps)
@@ -239,6 +238,11 @@ def _hint(config: Config, report: BuildReport) -> str:
     return f"hint    --precision bfloat16 would have taken {how} for stage one"
 
 
+def _more_of(name: str) -> str:
+    """What rows beside plain bottlenecks are called, by the name of their `RowSpec`."""
+    return "bottlenecks of variants" if name == BOTTLENECK.name else f"rows of {name}"
+
+
 def _megabytes(nbytes: int) -> str:
     return f"{nbytes / 1e6:.0f} MB" if nbytes < 1e10 else f"{nbytes / 1e9:.0f} GB"
 
@@ -280,16 +284,26 @@ def plan_text(config: Config, plan: Plan) -> str:
         f"on {plan.sets['testing']} of them"
         "\n(fewer where there are copies, groups in two sets, or photos that cannot be read);"
     )
-    cached = f"{plan.missing} bottlenecks are missing"
-    if plan.missing:
-        by = "this machine's last run" if plan.speed else "what is usual; this machine is not known"
-        cached += f" and take about {_duration(plan.seconds)} (by {by})"
-    lines.append(f"{cached};")
+    lines.append(f"{plan.missing} bottlenecks are missing{_takes(plan, plan.seconds)};")
+    for more in plan.more:
+        size = f", {_megabytes(more.nbytes)}," if more.rows else ""
+        what = f"{more.rows} {_more_of(more.name)}{size} are missing"
+        lines.append(f"{what}{_takes(plan, more.seconds)};")
     if plan.weights_missing:
         lines.append("the ImageNet weights would be downloaded first (88 MB);")
     steps = f"{config.how_many_training_steps} training steps"
+    if config.cut is not None:
+        steps += f", {config.fine_tune_epochs} epochs of fine-tuning behind {config.cut}"
     lines.append(f"{steps}, then {shown(config.output_graph)} and {shown(config.output_labels)}.")
     return "\n".join([*lines, "Nothing was computed or written."])
+
+
+def _takes(plan: Plan, seconds: float) -> str:
+    """How long it takes to compute what is missing; nothing where that is no time."""
+    if not seconds:
+        return ""
+    by = "this machine's last run" if plan.speed else "what is usual; this machine is not known"
+    return f" and take about {_duration(seconds)} (by {by})"
 
 
 def preview_text(preview: Preview) -> str:

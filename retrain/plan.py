@@ -1,13 +1,17 @@
-"""What a run would do: labels, sets, vectors that are missing; nothing is computed or written."""
+"""What a run would do: labels, sets, rows that are missing; nothing is computed or written."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from bottlenecks import machine, speeds
+from bottlenecks.builder import CachedImage
 from bottlenecks.errors import BadImageError, UsageError
-from bottlenecks.network.inception import Extractor, InceptionV3
+from bottlenecks.network import layers
+from bottlenecks.network.inception import Extractor, InceptionV3, NetworkExtractor
 from bottlenecks.network.weights import are_at_hand
 from bottlenecks.photos.labels import (
+    TRAINING,
     VALIDATION,
     ImageFolder,
     check_labels,
@@ -15,13 +19,28 @@ from bottlenecks.photos.labels import (
     single_folder,
 )
 from bottlenecks.photos.reading import key_of
+from bottlenecks.row_spec import BOTTLENECK, RowSpec
 from bottlenecks.store.cache import Cache
 from bottlenecks.store.stat_index import StatIndex
+from bottlenecks.variants import Wanted, check_room, count_missing, variants_of
 from retrain.config import Config
-from retrain.data.dataset import check_counts, check_few
+from retrain.data.dataset import check_counts, check_few, sets_of
 from retrain.data.groups import check_groups, members_of
 from retrain.data.split import SETS, split
 from retrain.report.health import count_folds
+
+
+@dataclass(frozen=True)
+class More:
+    """Missing rows beside those of the plain images: of variants, or at the cut ``name``.
+
+    They have ``nbytes`` and are computed in about ``seconds``, 0 where no network is run.
+    """
+
+    name: str
+    rows: int
+    nbytes: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -30,7 +49,8 @@ class Plan:
 
     ``counts`` are images per label, ``sets`` images per set, before copies and unreadable ones
     are left out. ``missing`` vectors would be computed in about ``seconds``: by the ``speed``, in
-    images a second, that this machine had, or where that is None by what is usual.
+    images a second, that this machine had, or where that is None by what is usual. Then come
+    ``more`` rows, for distortions and for fine-tuning.
     """
 
     folder: ImageFolder
@@ -40,6 +60,7 @@ class Plan:
     weights_missing: bool
     speed: float | None
     seconds: float
+    more: tuple[More, ...] = ()
 
 
 def checked_folder(config: Config) -> ImageFolder:
@@ -72,41 +93,51 @@ def _check_validation(config: Config, folder: ImageFolder) -> None:
             )
 
 
-def plan(config: Config, extractor: Extractor | None = None) -> Plan:
+def plan(config: Config, extractor: NetworkExtractor | None = None) -> Plan:
     """Look at the images and the cache; reads those images that no earlier run has.
 
-    Raises what `retrain.train` would raise before it computes anything.
+    Raises what `retrain.train` would raise before it computes anything, and `CacheError` where
+    there is no room for the rows of variants and of a cut.
     """
     folder = checked_folder(config)
     check_few(folder.counts)
     members = members_of(folder.images, config.group_by)
     set_of = split(members, config.validation_percentage, config.testing_percentage)
     names = list(set_of.values())
+    sets: dict[str, int] = {name: names.count(name) for name in SETS}
     weights_missing = extractor is None and not are_at_hand(config.weights, config.model_dir)
-    if not weights_missing:
-        extractor = extractor or InceptionV3(config.weights, config.model_dir, config.precision)
-    missing = _missing(config, folder, None if weights_missing else extractor)
     speed = speeds.remembered(config.model_dir, config.precision)
-    usual = speeds.USUAL_PER_CORE * machine.usable_cores()
+    rate = speed or speeds.USUAL_PER_CORE * machine.usable_cores()
+    if weights_missing:
+        missing, more = len(folder.images), _most_missing(config, sets)
+    else:
+        extractor = extractor or InceptionV3(config.weights, config.model_dir, config.precision)
+        cache = _loaded(config, extractor)
+        images = _readable(folder, cache)
+        missing = len({image.key for image in images if image.key not in cache})
+        more = _missing(config, extractor, images)
     return Plan(
         folder=folder,
         counts=folder.counts,
-        sets={name: names.count(name) for name in SETS},
+        sets=sets,
         missing=missing,
         weights_missing=weights_missing,
         speed=speed,
-        seconds=missing / (speed or usual),
+        seconds=missing / rate,
+        more=tuple(_with_room(missing, more, rate)),
     )
 
 
-def _missing(config: Config, folder: ImageFolder, extractor: Extractor | None) -> int:
-    """How many different images have no vector in the cache."""
-    if extractor is None:
-        return len(folder.images)
+def _loaded(config: Config, extractor: Extractor) -> Cache:
     cache = Cache(config.bottleneck_dir, extractor.fingerprint, extractor.spec)
     cache.load()
+    return cache
+
+
+def _readable(folder: ImageFolder, cache: Cache) -> list[CachedImage]:
+    """The images that can be read, with their keys."""
     index = StatIndex.of(cache)
-    keys = set()
+    found = []
     for image in folder.images:
         if image.file.problem:
             continue
@@ -116,5 +147,56 @@ def _missing(config: Config, folder: ImageFolder, extractor: Extractor | None) -
                 key = key_of(image.path)
             except BadImageError:
                 continue
-        keys.add(key)
-    return sum(key not in cache for key in keys)
+        found.append(
+            CachedImage(image.label, image.relpath, image.path, key, image.given, image.name_at)
+        )
+    return found
+
+
+_Missing = list[tuple[RowSpec, Path, int]]  # what rows, in the folder of which cache, how many
+
+
+def _missing(
+    config: Config, extractor: NetworkExtractor, images: Sequence[CachedImage]
+) -> _Missing:
+    """The rows beside those of the plain images that the caches lack."""
+    if not config.distorts and config.cut is None:
+        return []
+    shares = config.validation_percentage, config.testing_percentage
+    set_of, _ = sets_of(images, *shares, config.group_by)
+    variants = [
+        variants_of(image, config, config.seed) if name == TRAINING else []
+        for image, name in zip(images, set_of, strict=True)
+    ]
+    found = []
+    if config.distorts:
+        wanted = [Wanted(i, tuple(own)) for i, own in zip(images, variants, strict=True)]
+        cache = _loaded(config, extractor)
+        found.append((cache.spec, cache.folder, count_missing(cache, wanted)))
+    if config.cut is not None:
+        wanted = [Wanted(i, (i.key, *own)) for i, own in zip(images, variants, strict=True)]
+        cache = _loaded(config, extractor.at(config.cut))
+        found.append((cache.spec, cache.folder, count_missing(cache, wanted)))
+    return found
+
+
+def _most_missing(config: Config, sets: Mapping[str, int]) -> _Missing:
+    """`_missing` where the caches are not known yet, as if nothing were in them."""
+    folder = Path(config.bottleneck_dir)
+    variants = config.distortions_per_image * sets[TRAINING] * config.distorts
+    found = [(BOTTLENECK, folder, variants)] if config.distorts else []
+    if config.cut is not None:
+        found.append((layers.spec_at(config.cut), folder, sum(sets.values()) + variants))
+    return found
+
+
+def _with_room(plain: int, missing: _Missing, rate: float) -> Iterator[More]:
+    """``missing`` as they are told, after ``plain`` bottlenecks; raises as `check_room` does."""
+    besides = plain * BOTTLENECK.nbytes
+    for spec, folder, rows in missing:
+        if rows:
+            check_room(folder, spec, rows, besides)
+        nbytes = rows * spec.nbytes
+        seconds = 0.0 if spec.name == layers.INPUT else rows / rate
+        yield More(spec.name, rows, nbytes, seconds)
+        besides += nbytes

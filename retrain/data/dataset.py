@@ -202,25 +202,31 @@ def assemble(
     """
     check_counts(report.counts)
     check_few(report.counts)
-    members = members_of(report.images, group_by)
-    sets = split(members, validation_percentage, testing_percentage)
-    names = [sets[image.relpath] for image in report.images]
-    groups = [member.group for member in members]
     keys = [image.key for image in report.images]
+    set_of, groups = sets_of(report.images, validation_percentage, testing_percentage, group_by)
     number = {label: i for i, label in enumerate(report.counts)}
     everything = Subset(
         report.images,
         vectors_of(report.cache, keys),
         np.array([number[image.label] for image in report.images], np.int64),
     )
-    dataset = Dataset(
-        tuple(number),
-        everything,
-        _counting(names, _linked(keys, groups)),
-        groups,
-    )
+    dataset = Dataset(tuple(number), everything, set_of, groups)
     _check_sets(dataset, validation_percentage, testing_percentage)
     return dataset
+
+
+def sets_of(
+    images: Sequence[CachedImage],
+    validation_percentage: int,
+    testing_percentage: int,
+    group_by: str | None = None,
+) -> tuple[np.ndarray, list[str]]:
+    """The set of each image as `Dataset.set_of` has it, (n,) str, and the names of their groups."""
+    members = members_of(images, group_by)
+    sets = split(members, validation_percentage, testing_percentage)
+    groups = [member.group for member in members]
+    units = _linked([image.key for image in images], groups)
+    return _counting([sets[image.relpath] for image in images], units), groups
 
 
 def _counting(names: Sequence[str], units: np.ndarray) -> np.ndarray:
