@@ -105,7 +105,7 @@ def count_missing(cache: Cache, wanted: Sequence[Wanted]) -> int:
 def check_room(folder: Path, spec: RowSpec, rows: int, besides: int = 0) -> None:
     """Raise `CacheError` where so many rows do not fit onto the disk of a cache's ``folder``.
 
-    ``besides`` are the bytes of what else is to be written there.
+    ``besides`` are the bytes of what is to be written there before them.
     """
     nbytes = rows * spec.nbytes
     needed = nbytes * _ROOM + min(_MERGED_BYTES, nbytes) + besides
@@ -113,8 +113,9 @@ def check_room(folder: Path, spec: RowSpec, rows: int, besides: int = 0) -> None
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < needed:
+        others = " and what is missing before them" if besides else ""
         raise CacheError(
-            f"{rows} rows of {spec.name} take {_size(needed)}, and {shown(folder)} has "
+            f"{rows} rows of {spec.name}{others} take {_size(needed)}, and {shown(folder)} has "
             f"{_size(free)} free: make room, name another --bottleneck_dir, cut at a later "
             "block, or use fewer --distortions_per_image"
         )

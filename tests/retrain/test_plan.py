@@ -1,17 +1,23 @@
-"""retrain.plan: what is refused once the folder is known, and how long a run would take."""
+"""retrain.plan: what is refused once the folder is known, and what a run would compute."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bottlenecks import machine, speeds
-from bottlenecks.errors import UsageError
+from bottlenecks.errors import CacheError, UsageError
+from bottlenecks.network import layers
+from bottlenecks.row_spec import BOTTLENECK
 from retrain.config import Config
 from retrain.console import plan_text
-from retrain.plan import checked_folder, plan
+from retrain.listener import Listener
+from retrain.plan import More, checked_folder, plan
+from retrain.trainer import train
 from tests.conftest import make_dataset
 from tests.standin import StandIn
+from tests.tiny import Tiny
 
 LOOKING = [("patience", 10), ("calibrate", True)]
 
@@ -61,3 +67,150 @@ def test_how_long_it_takes_is_by_the_speed_of_the_last_run(
     assert known.speed == 0.1
     assert known.seconds == pytest.approx(120)
     assert "take about 2 min 0 s (by this machine's last run)" in plan_text(config, known)
+
+
+MIXED7 = Tiny("mixed7").spec
+
+
+def config_for(folder: Path, **settings: Any) -> Config:
+    """All output to ``folder``, with flips and fine-tuning, unless said otherwise."""
+    usual: dict[str, Any] = {
+        "image_dir": str(folder / "Dataset"),
+        "bottleneck_dir": str(folder / "cache"),
+        "model_dir": str(folder / "models"),
+        "output_graph": str(folder / "graph.pb"),
+        "output_labels": str(folder / "labels.txt"),
+        "flip_left_right": True,
+        "distortions_per_image": 2,
+        "how_many_training_steps": 5,
+        "fine_tune_from": "mixed7",
+        "fine_tune_epochs": 1,
+    }
+    return Config(**{**usual, **settings})
+
+
+class Told(Listener):
+    """Keeps what a run says it computes beside the plain bottlenecks."""
+
+    def __init__(self) -> None:
+        self.more: list[tuple[str, int, int]] = []
+
+    def more_rows(self, name: str, rows: int, nbytes: int) -> None:
+        self.more.append((name, rows, nbytes))
+
+
+def told(more: tuple[More, ...]) -> list[tuple[str, int, int]]:
+    return [(one.name, one.rows, one.nbytes) for one in more if one.rows]
+
+
+def test_the_rows_of_variants_and_of_a_cut_are_those_that_the_run_computes(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    """With a copy, an image left out for one, and an image that cannot be read."""
+    shutil.copy(small_dataset / "cyan" / "cyan_000.jpg", small_dataset / "cyan" / "copy.jpg")
+    shutil.copy(small_dataset / "cyan" / "cyan_001.jpg", small_dataset / "yellow" / "other.jpg")
+    (small_dataset / "yellow" / "broken.jpg").symlink_to("nothing")
+    rows = []
+    for variants in (2, 3, 1):
+        config = config_for(tmp_path, distortions_per_image=variants)
+        planned, run = told(plan(config, Tiny()).more), Told()
+        train(config, extractor=Tiny(), listener=run)
+        assert planned == run.more
+        assert told(plan(config, Tiny()).more) == []
+        rows.append([(name, count) for name, count, _ in planned])
+    trained_on = rows[1][0][1]
+    assert rows == [
+        [("bottleneck", 2 * trained_on), ("mixed7", 12 + 2 * trained_on)],
+        [("bottleneck", trained_on), ("mixed7", trained_on)],
+        [],
+    ]
+
+
+@pytest.mark.parametrize("asked", ["distortions", "fine-tuning", "neither"])
+def test_only_what_is_asked_for_is_counted(small_dataset: Path, tmp_path: Path, asked: str) -> None:
+    own: dict[str, Any] = {}
+    if asked != "distortions":
+        own |= {"flip_left_right": False, "distortions_per_image": 4}
+    if asked != "fine-tuning":
+        own |= {"fine_tune_from": None, "fine_tune_epochs": 8}
+    config = config_for(tmp_path, **own)
+    found = plan(config, Tiny())
+    expected = {
+        "distortions": [(BOTTLENECK.name, 2 * found.sets["training"])],
+        "fine-tuning": [("mixed7", 12)],
+        "neither": [],
+    }
+    assert [(one.name, one.rows) for one in found.more] == expected[asked]
+    text = plan_text(config, found)
+    assert ("bottlenecks of variants" in text) == (asked == "distortions")
+    assert ("rows of mixed7" in text) == (asked == "fine-tuning")
+    assert ("8 epochs" in text or "1 epochs of fine-tuning behind mixed7" in text) == (
+        asked == "fine-tuning"
+    )
+
+
+def test_how_large_they_are_and_how_long_they_take_is_said(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    config = config_for(tmp_path, distortions_per_image=1000)
+    speeds.remember(config.model_dir, config.precision, 100.0)
+    found = plan(config, Tiny())
+    variants, at_cut = found.more
+    assert variants.nbytes == variants.rows * BOTTLENECK.nbytes
+    assert at_cut.nbytes == at_cut.rows * MIXED7.nbytes
+    assert variants.seconds == variants.rows / 100
+    text = plan_text(config, found)
+    count = 1000 * found.sets["training"]
+    assert f"{count} bottlenecks of variants, {count * 8192 / 1e6:.0f} MB, are missing" in text
+    assert text.count("(by this machine's last run)") == 3
+
+
+def test_pixels_take_no_time_of_the_network(small_dataset: Path, tmp_path: Path) -> None:
+    config = config_for(tmp_path, fine_tune_from="input")
+    found = plan(config, Tiny())
+    assert [one.seconds == 0 for one in found.more] == [False, True]
+    assert "MB, are missing;" in plan_text(config, found)
+
+
+def test_before_the_weights_are_there_nothing_is_taken_for_cached(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    train(config_for(tmp_path), extractor=Tiny())
+    found = plan(config_for(tmp_path))
+    assert found.weights_missing
+    variants = 2 * found.sets["training"]
+    assert told(found.more) == [
+        ("bottleneck", variants, variants * BOTTLENECK.nbytes),
+        ("mixed7", 12 + variants, (12 + variants) * layers.spec_at("mixed7").nbytes),
+    ]
+
+
+@pytest.mark.parametrize("has_weights", [True, False])
+def test_no_room_is_the_error_of_a_run(
+    small_dataset: Path, tmp_path: Path, has_weights: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=50_000))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(
+        CacheError, match=r"rows of bottleneck and .* take .* has 0\.1 MB free: make room"
+    ):
+        plan(config_for(tmp_path), Tiny() if has_weights else None)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_room_is_needed_for_all_of_it_together(
+    small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for(tmp_path, fine_tune_from="input")
+    variants, at_cut = plan(config, Tiny()).more
+    usage = shutil.disk_usage("/")
+
+    def with_free(free: float) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=int(free)))
+
+    with_free(2.1 * at_cut.nbytes + variants.nbytes + 12 * BOTTLENECK.nbytes)
+    assert plan(config, Tiny()).more == (variants, at_cut)
+    with_free(2.02 * at_cut.nbytes)
+    with pytest.raises(CacheError, match="rows of input and what is missing before them take"):
+        plan(config, Tiny())

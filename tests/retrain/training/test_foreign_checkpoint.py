@@ -123,7 +123,7 @@ def body(savez: Callable[..., None] = np.savez, state: object = STATE, **arrays:
     return file.getvalue()
 
 
-BODIES = {
+BODIES: dict[str, Callable[[], bytes]] = {
     "compressed": lambda: body(np.savez_compressed, zeros=np.zeros(10**6)),
     "pickled": lambda: body(told=np.array([Told()])),
     "a list for a state": lambda: body(state=[7]),
