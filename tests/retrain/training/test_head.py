@@ -536,3 +536,48 @@ def test_starting_weights_beyond_two_deviations_are_drawn_again() -> None:
     assert (np.abs(numbers) > 0.999).mean() < 0.001
     # scipy.stats.truncnorm(-2, 2).std()
     assert numbers.std() == pytest.approx(0.5 * 0.8796, rel=0.01)
+
+
+def with_variants(x: np.ndarray, *others: np.ndarray) -> np.ndarray:
+    """Rows as training draws from them: row v * n + i is of image i."""
+    return np.concatenate([x, *others])
+
+
+@pytest.mark.parametrize("settings", [{}, {"recipe": "classic", "class_balance": "sampling"}])
+def test_variants_that_are_the_images_themselves_change_nothing(settings: dict[str, Any]) -> None:
+    x, y = gaussians(100)
+    plain, same = fitted(x, y, **settings), fitted(with_variants(x, x, x), y, **settings)
+    np.testing.assert_allclose(same.model().weights, plain.model().weights, atol=1e-4)
+    np.testing.assert_array_equal(same.batch, plain.batch)  # images, not rows
+
+
+@pytest.mark.parametrize("variants", [0, 2])
+def test_the_same_seed_gives_the_same_bytes_with_variants(variants: int) -> None:
+    x, y = gaussians(100)
+    moved = [x + np.float32(shift) for shift in range(1, 1 + variants)]
+    one, two, other = (fitted(with_variants(x, *moved), y, seed=seed) for seed in (5, 5, 6))
+    assert one.model().weights.tobytes() == two.model().weights.tobytes()
+    assert one.model().bias.tobytes() == two.model().bias.tobytes()
+    assert other.model().weights.tobytes() != one.model().weights.tobytes()
+
+
+@pytest.mark.parametrize("class_balance", ["none", "weights", "sampling"])
+def test_what_only_variants_show_is_learned(class_balance: str) -> None:
+    """Each label has a number of its own, which is large in its variants alone."""
+    random = np.random.default_rng(0)
+    x, y = random.normal(0, 1, (300, SIZE)).astype(np.float32), np.arange(300) % 3
+    variant = random.normal(0, 1, (300, SIZE)).astype(np.float32)
+    variant[np.arange(300), y] += 6
+    fit = fitted(with_variants(x, variant), y, class_balance=class_balance)
+    new = random.normal(0, 1, (300, SIZE)).astype(np.float32)
+    new[np.arange(300), y] += 6
+    assert accuracy(fit.model(), new, y) > 0.95
+    assert accuracy(fitted(x, y, class_balance=class_balance).model(), new, y) < 0.8
+
+
+def test_the_labels_of_variants_are_those_of_their_images() -> None:
+    x, y = gaussians(60)
+    shuffled = np.random.default_rng(1).permutation(60)
+    right, wrong = with_variants(x, x), with_variants(x, x[shuffled])
+    test = gaussians(1000, seed=1)
+    assert accuracy(fitted(right, y).model(), *test) > accuracy(fitted(wrong, y).model(), *test)
