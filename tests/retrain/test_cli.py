@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from retrain.console import result_text
 from retrain.training.head import usual_l2
 from tests.conftest import ROOT, Call, Run, Trained, assert_one_error_line, make_dataset, photo
 from tests.standin import StandIn
+from tests.tiny import Tiny
 
 # DESIGN.md section 3, word for word.
 PUBLISHED = shlex.split(
@@ -669,6 +671,39 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
         dataset / "cyan" / "new.jpg",
         dataset / "cyan" / "newer.jpg",
     }
+
+
+def test_a_dry_run_counts_what_distortions_and_fine_tuning_add(
+    call: Call, small_dataset: Path, tmp_path: Path
+) -> None:
+    flags = ["--image_dir", small_dataset, "--model_dir", "models", "--flip_left_right"]
+    flags += ["--fine_tune_from", "mixed7", "--distortions_per_image", "3"]
+    before = files_below(tmp_path)
+    result = call(retrain.cli.main, *flags, "--dry_run", extractor=Tiny())
+    assert result.returncode == 0
+    assert files_below(tmp_path) == before
+    found = re.search(r"Would train on (\d+)", result.stdout)
+    assert found is not None
+    variants = 3 * int(found[1])
+    lines = result.stdout.splitlines()
+    for beginning in (
+        "12 bottlenecks are missing and take about ",
+        f"{variants} bottlenecks of variants, ",
+        f"{12 + variants} rows of mixed7, ",
+        "4000 training steps, 8 epochs of fine-tuning behind mixed7, then retrained_graph.pb",
+    ):
+        assert sum(line.startswith(beginning) for line in lines) == 1, result.stdout
+
+
+@pytest.mark.parametrize("flags", [["--dry_run"], ["--how_many_training_steps", "5"]])
+def test_no_room_for_variants_is_one_error_line(
+    call: Call, small_dataset: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage("/")._replace(free=50_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    own = ["--image_dir", small_dataset, "--model_dir", "models", "--flip_left_right", *flags]
+    result = call(retrain.cli.main, *own, extractor=Tiny())
+    assert_one_error_line(result, "rows of bottleneck", "MB free", "--distortions_per_image")
 
 
 def test_a_dry_run_downloads_no_weights(call: Call, dataset: Path, tmp_path: Path) -> None:

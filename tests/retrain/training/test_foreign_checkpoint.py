@@ -11,7 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bottlenecks.errors import CacheError
+from bottlenecks.store.cache import Cache
+from retrain.config import Config
+from retrain.plan import plan
+from retrain.trainer import train
 from retrain.training import checkpoint
+from tests.tiny import Tiny
 
 NAME = f"{'0' * 64}.checkpoint"
 ARRAYS = {"0000": np.arange(6, dtype=np.float32).reshape(2, 3)}
@@ -21,6 +27,25 @@ STATE = {"identity": "0" * 64, "step": 7, "evaluations": []}
 def written(path: Path) -> bytes:
     checkpoint.write(path, ARRAYS, STATE)
     return path.read_bytes()
+
+
+def config_for(folder: Path) -> Config:
+    """A run that fine-tunes for a few steps; all output to ``folder``."""
+    return Config(
+        image_dir=str(folder / "Dataset"),
+        bottleneck_dir=str(folder / "cache"),
+        model_dir=str(folder / "models"),
+        output_graph=str(folder / "graph.pb"),
+        output_labels=str(folder / "labels.txt"),
+        how_many_training_steps=10,
+        fine_tune_from="mixed7",
+        fine_tune_epochs=2,
+        fine_tune_batch_size=5,
+    )
+
+
+def at_cut(folder: Path) -> Cache:
+    return Cache(folder / "cache", Tiny("mixed7").fingerprint, Tiny("mixed7").spec)
 
 
 def as_pipe(path: Path) -> None:
@@ -159,3 +184,58 @@ def test_the_same_way_of_making_a_body_makes_one_that_is_read(tmp_path: Path) ->
     found = checkpoint.read(tmp_path / NAME)
     assert found is not None
     assert found[1] == STATE
+
+
+@pytest.fixture
+def interrupted(small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The checkpoint of a run that was interrupted after its first step."""
+    write = checkpoint.write
+
+    def write_once(*arguments: object) -> None:
+        write(*arguments)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "SECONDS", 0.0)
+        patch.setattr(checkpoint, "write", write_once)
+        with pytest.raises(KeyboardInterrupt):
+            train(config_for(tmp_path), extractor=Tiny())
+    (path,) = at_cut(tmp_path).folder.glob("*.checkpoint")
+    return path
+
+
+@pytest.mark.parametrize(
+    "foreign", [None, as_pipe, as_folder, as_link_to_a_sound_one, as_huge_file]
+)
+def test_a_run_begins_anew_beside_what_is_no_checkpoint(
+    foreign: Callable[[Path], None] | None, interrupted: Path, tmp_path: Path
+) -> None:
+    """With the checkpoint as it was (None) it goes on."""
+    if foreign is not None:
+        interrupted.unlink()
+        foreign(interrupted)
+    result = train(config_for(tmp_path), extractor=Tiny())
+    assert result.fine_tuned is not None
+    assert result.fine_tuned.resumed_at == (1 if foreign is None else 0)
+    assert (tmp_path / "graph.pb").exists()
+    assert os.path.lexists(interrupted) == (foreign is as_folder)  # the rest went at the end
+    if foreign is as_link_to_a_sound_one:
+        assert checkpoint.read(interrupted.with_name("yours")) is not None
+
+
+def test_a_linked_folder_of_a_cut_is_refused_before_a_row_of_it_is_computed(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    """By a dry run too; what the link leads to is left as it is."""
+    yours = tmp_path / "yours"
+    yours.mkdir()
+    folder = at_cut(tmp_path).folder
+    folder.parent.mkdir()
+    folder.symlink_to(yours)
+    for look in (plan, lambda config, extractor: train(config, extractor=extractor)):
+        extractor = Tiny()
+        with pytest.raises(CacheError, match="is a link, which is not followed"):
+            look(config_for(tmp_path), extractor)
+        assert extractor.at("mixed7").rows == 0
+    assert list(yours.iterdir()) == []
+    assert not (tmp_path / "graph.pb").exists()
