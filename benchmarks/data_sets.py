@@ -82,14 +82,20 @@ def splits(
     images = [CachedImage(str(c), str(i), str(i), i.to_bytes(4, "big")) for i, c in enumerate(y)]
     for split in range(count):
         random = np.random.default_rng(split)
-        sets = np.full(len(y), "testing", "U10")
-        for label in range(y.max() + 1):
-            rows = random.permutation(np.flatnonzero(y == label))
-            training = most or round(0.7 * len(rows))
-            validation = 1 if most else round(0.1 * len(rows))
-            sets[rows[:training]] = "training"
-            sets[rows[training : training + validation]] = "validation"
+        sets = dealt(y, random, most)
         changed = (random.random(len(y)) < wrong) & (sets != "testing")
         given = np.where(changed, random.integers(0, y.max() + 1, len(y)), y)
         everything = Subset(images, InMemory(x), given)
         yield Dataset(tuple(map(str, range(y.max() + 1))), everything, sets)
+
+
+def dealt(y: np.ndarray, random: np.random.Generator, most: int | None = None) -> np.ndarray:
+    """The name of the set (n,) of each image, by its label ``y`` (n,); see `splits`."""
+    sets = np.full(len(y), "testing", "U10")
+    for label in range(y.max() + 1):
+        rows = random.permutation(np.flatnonzero(y == label))
+        training = most or round(0.7 * len(rows))
+        validation = 1 if most else round(0.1 * len(rows))
+        sets[rows[:training]] = "training"
+        sets[rows[training : training + validation]] = "validation"
+    return sets

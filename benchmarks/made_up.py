@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bottlenecks.network.inception import Extractor
 from bottlenecks.photos.images import signature_of
 from bottlenecks.row_spec import BOTTLENECK
 from bottlenecks.store.cache import Cache
@@ -51,6 +52,24 @@ def make(folder: Path, files: int, labels: int, fingerprint: str = MadeUp.finger
         index.save()
         cache.merge()
     return [f"--image_dir={images}", f"--bottleneck_dir={folder / 'cache'}"]
+
+
+def make_rows(folder: Path, bottlenecks: str, extractor: Extractor) -> None:
+    """Add made-up rows of ``extractor`` to ``folder / "cache"``, for all that `make` made.
+
+    ``bottlenecks`` is the fingerprint that it was given.
+    """
+    images = Cache(folder / "cache", bottlenecks)
+    images.load()
+    keys = list(images)
+    cache = Cache(folder / "cache", extractor.fingerprint, extractor.spec)
+    random = np.random.default_rng(0)
+    rows = extractor.spec.rows_in(2**26)
+    with cache.writing({"weights": "made up"}):
+        for start in range(0, len(keys), rows):
+            own = keys[start : start + rows]
+            values = random.random((len(own), *extractor.spec.shape), np.float32)
+            cache.append(own, values.astype(extractor.spec.dtype))
 
 
 def _write_image(images: Path, number: int, label: int, index: StatIndex) -> bytes:

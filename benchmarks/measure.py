@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,13 @@ class Inputs:
     """What a benchmark measures with: photos in label folders, and a Keras weights file.
 
     ``also`` are other sets for the accuracy: photos in label folders, or an NPZ file of vectors.
+    ``options`` are what a benchmark has of its own, by their names.
     """
 
     image_dir: str
     weights: str
     also: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for path in (self.image_dir, self.weights, *self.also):
@@ -73,6 +75,11 @@ class Finding:
 def of(what: str, values: Sequence[float], unit: str, **goal: Any) -> Finding:
     """The finding that ``values`` of several rounds make."""
     return Finding(what, statistics.median(values), min(values), max(values), unit, **goal)
+
+
+def mean_of(what: str, values: Sequence[float], unit: str, **goal: Any) -> Finding:
+    """The same with the mean, for figures whose median says less: those of data splits."""
+    return Finding(what, statistics.fmean(values), min(values), max(values), unit, **goal)
 
 
 def alternate(
@@ -133,19 +140,28 @@ def show(findings: Sequence[Finding]) -> None:
         print(f"{finding.what:<66} {finding.value}{goal}{note}", flush=True)
 
 
-def main(measure: Callable[[Inputs], list[Finding]], question: str | None) -> None:
-    """The command line of one benchmark."""
+def main(
+    measure: Callable[[Inputs], list[Finding]], question: str | None, **options: str | int
+) -> None:
+    """The command line of one benchmark.
+
+    ``options`` are flags of its own with their defaults, which say what type each takes.
+    """
     parser = argparse.ArgumentParser(description=question)
     parser.add_argument("image_dir", help="photos in label folders")
     parser.add_argument("weights", help="a Keras InceptionV3 weights file, without the top")
     parser.add_argument("--also", nargs="*", default=[], help="other photos or vectors (.npz)")
     parser.add_argument("--json", help="also write the findings to this file")
+    for name, default in options.items():
+        kind = type(default)
+        parser.add_argument(f"--{name}", type=kind, default=default, help="default: %(default)s")
     arguments = parser.parse_args()
     image_dir, weights, *also = (
         str(Path(path).resolve())
         for path in (arguments.image_dir, arguments.weights, *arguments.also)
     )
-    findings = measure(Inputs(image_dir, weights, tuple(also)))
+    chosen = {name: getattr(arguments, name) for name in options}
+    findings = measure(Inputs(image_dir, weights, tuple(also), chosen))
     show(findings)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps([dataclasses.asdict(f) for f in findings]))
