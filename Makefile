@@ -34,7 +34,7 @@ image_dir:
 	  'name yours: make bottlenecks IMAGE_DIR=FOLDER' >&2; exit 2; }
 
 ifdef WEIGHTS
-bench: $(VENV)/installed-bench  ## measure (2 hours): make bench IMAGE_DIR=Dataset WEIGHTS=FILE [ALSO="Dataset2 ..."]
+bench: $(VENV)/installed-bench  ## measure (a day): make bench IMAGE_DIR=Dataset WEIGHTS=FILE [ALSO="Dataset2 ..."]
 	$(BIN)/python benchmarks/run.py '$(IMAGE_DIR)' '$(WEIGHTS)' --also $(ALSO) $(ARGS)
 else
 bench:

@@ -111,7 +111,7 @@ def speed(inputs: Inputs, *, precision: str, rounds: int, count: int, **_: objec
         of(f"{name} / frozen part run each time", again, "times", at_least=2.2),
         of(f"{name} / Keras' fit", keras, "times", at_least=2.5),
         of(f"{name}: time of a step from disk / from memory", reading, "times", at_most=1.1),
-        *speeds(seconds, count // BATCH * BATCH),
+        *speeds({f"{side}, {precision}": x for side, x in seconds.items()}, count // BATCH * BATCH),
     ]
 
 

@@ -25,6 +25,8 @@ def main() -> int:
     parser.add_argument("weights", help="a Keras InceptionV3 weights file, without the top")
     parser.add_argument("--also", nargs="*", default=[], help="other photos or vectors (.npz)")
     parser.add_argument("--only", nargs="*", help="names of benchmarks, as in bench_<name>.py")
+    options = "NAME=VALUE of flags that the benchmarks of --only have; other findings of them stay"
+    parser.add_argument("--options", nargs="*", default=[], help=options)
     parser.add_argument("--output", default=HERE, type=Path, help="folder for the results")
     arguments = parser.parse_args()
     names = arguments.only or [path.stem[6:] for path in sorted(HERE.glob("bench_*.py"))]
@@ -33,11 +35,14 @@ def main() -> int:
     for name in names:
         print(f"\n{name}", flush=True)
         try:
-            results[name] = run(name, arguments.image_dir, arguments.weights, arguments.also)
+            found = run(name, arguments)
         except subprocess.CalledProcessError:
             failed.append(name)
             continue
-        show(results[name])
+        show(found)
+        names_found = {finding.what for finding in found}
+        stay = results.get(name, []) if arguments.options else []
+        results[name] = [*found, *(old for old in stay if old.what not in names_found)]
     machine = describe_machine()
     as_json = {
         "machine": machine,
@@ -67,13 +72,14 @@ def earlier(folder: Path) -> dict[str, list[Finding]]:
     }
 
 
-def run(name: str, image_dir: str, weights: str, also: list[str]) -> list[Finding]:
+def run(name: str, arguments: argparse.Namespace) -> list[Finding]:
     """Run one benchmark in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "findings.json"
         script = str(HERE / f"bench_{name}.py")
-        options = ["--json", str(output), "--also", *also]
-        line = [sys.executable, script, image_dir, weights, *options]
+        options = ["--json", str(output), "--also", *arguments.also]
+        options += [f"--{option}" for option in arguments.options]
+        line = [sys.executable, script, arguments.image_dir, arguments.weights, *options]
         subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
         return [Finding(**finding) for finding in json.loads(output.read_text())]
 
