@@ -7,9 +7,9 @@ validation set calls worse. Then the seconds that fine-tuning adds to a whole ru
 bottlenecks but no rows of the cut.
 
 It takes hours: ``--work FOLDER`` keeps the rows and the figures of each split, and the same command
-goes on from there, or adds up what is there. ``--part`` is ``plain``, ``distorted``, ``seconds`` or
-``all``; ``--splits`` says how many, from ``--first`` on; ``--precision`` is ``float32`` or
-``bfloat16``.
+goes on from there, or adds up what is there (which is of the recipe as it was then). ``--part`` is
+``plain``, ``distorted``, ``seconds`` or ``all``; ``--splits`` says how many, from ``--first`` on;
+``--precision`` is ``float32`` or ``bfloat16``.
 """
 
 import json
@@ -93,7 +93,8 @@ def figures_of(
         for part in parts:
             if part == SECONDS:
                 continue
-            file = work / f"{Path(place).name}-{network.precision}-{part}-{split}.json"
+            own_name = f"{Path(place).name}-{network.fingerprint[:12]}-{part}-{split}"
+            file = work / f"{own_name}.json"
             if not file.exists():
                 report = report or build(config, extractor=network)
                 own = replace(config, **(DISTORTIONS if part == DISTORTED else {}))
