@@ -41,7 +41,7 @@ class Console(Listener):
         self, config: Config, bar: ProgressBar, steps: ProgressBar, tuning: ProgressBar
     ) -> None:
         self._config, self._bar, self._steps, self._tuning = config, bar, steps, tuning
-        self._has_heading = self._is_head_trained = False
+        self._has_heading = self._has_tuning_heading = self._is_head_trained = False
         self._evaluations = 0
         self._unprinted: Evaluation | None = None
         self._times: list[tuple[str, float]] = []
@@ -113,12 +113,14 @@ class Console(Listener):
         print(f"\nComputing {rows} {_more_of(name)}, {_megabytes(nbytes)} in {place}.", flush=True)
 
     def tuning(self, step: int, steps: int) -> None:
+        self._head_is_trained()
         self._tuning(step, steps)
 
     def tuned(self, evaluation: Evaluation, epoch: int) -> None:
         self._tuning.clear()
-        if epoch == 1:
-            self._head_is_trained()
+        self._head_is_trained()
+        if not self._has_tuning_heading:  # a run that goes on does not begin at epoch 1
+            self._has_tuning_heading = True
             print(
                 f"\nFine-tuning all behind {self._config.cut}\n"
                 "            training batch             validation\n"

@@ -58,6 +58,18 @@ def test_at_most_about_twenty_rows_and_the_last_step_among_them(
     assert rows_shown(capsys) == every
 
 
+def test_a_fine_tuning_that_goes_on_has_its_heading_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shows = console(fine_tune_from="mixed7")
+    for epoch in (3, 4):
+        shows.tuning(10 * epoch, 80)
+        shows.tuned(Evaluation(10 * epoch, SCORE, SCORE), epoch)
+    out = capsys.readouterr().out
+    assert out.count("Fine-tuning all behind mixed7") == 1
+    assert out.index(" epoch   accuracy") < out.index("     3 ") < out.index("     4 ")
+
+
 def report(folder: Path, computed: int, images_per_second: float = 20.0) -> BuildReport:
     cache = Cache(folder / "cache", "ab" * 32)
     image = CachedImage("ant", "ant/1.jpg", "D/ant/1.jpg", bytes(32))
