@@ -7,8 +7,9 @@ from pathlib import Path
 from bottlenecks import machine, speeds
 from bottlenecks.builder import CachedImage
 from bottlenecks.errors import BadImageError, UsageError
-from bottlenecks.network import layers
+from bottlenecks.network.cuts import INPUT
 from bottlenecks.network.inception import Extractor, InceptionV3, NetworkExtractor
+from bottlenecks.network.layers import spec_at
 from bottlenecks.network.weights import are_at_hand
 from bottlenecks.photos.labels import (
     TRAINING,
@@ -186,7 +187,7 @@ def _most_missing(config: Config, sets: Mapping[str, int]) -> _Missing:
     variants = config.distortions_per_image * sets[TRAINING] * config.distorts
     found = [(BOTTLENECK, folder, variants)] if config.distorts else []
     if config.cut is not None:
-        found.append((layers.spec_at(config.cut), folder, sum(sets.values()) + variants))
+        found.append((spec_at(config.cut), folder, sum(sets.values()) + variants))
     return found
 
 
@@ -197,6 +198,6 @@ def _with_room(plain: int, missing: _Missing, rate: float) -> Iterator[More]:
         if rows:
             check_room(folder, spec, rows, besides)
         nbytes = rows * spec.nbytes
-        seconds = 0.0 if spec.name == layers.INPUT else rows / rate
+        seconds = 0.0 if spec.name == INPUT else rows / rate
         yield More(spec.name, rows, nbytes, seconds)
         besides += nbytes
