@@ -246,6 +246,8 @@ def _more_of(name: str) -> str:
 
 
 def _megabytes(nbytes: int) -> str:
+    if nbytes < 1e7:
+        return f"{nbytes / 1e6:.1f} MB"
     return f"{nbytes / 1e6:.0f} MB" if nbytes < 1e10 else f"{nbytes / 1e9:.0f} GB"
 
 

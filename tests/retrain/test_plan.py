@@ -165,6 +165,14 @@ def test_how_large_they_are_and_how_long_they_take_is_said(
     assert text.count("(by this machine's last run)") == 3
 
 
+def test_little_is_not_said_to_be_nothing(small_dataset: Path, tmp_path: Path) -> None:
+    config = config_for(tmp_path)
+    found = plan(config, Tiny())
+    count = 2 * found.sets["training"]
+    text = plan_text(config, found)
+    assert f"{count} bottlenecks of variants, {count * 8192 / 1e6:.1f} MB, are missing" in text
+
+
 def test_pixels_take_no_time_of_the_network(small_dataset: Path, tmp_path: Path) -> None:
     config = config_for(tmp_path, fine_tune_from="input")
     found = plan(config, Tiny())
