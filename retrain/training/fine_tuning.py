@@ -17,7 +17,7 @@ from retrain.training.settings import INCEPTION, FineTuneSettings, TrainingSetti
 from retrain.training.upper import UpperLayers, Variables
 
 AVERAGE = 0.99  # of the running average: about the last 100 steps count
-FINE_TUNE_RATES = (0.005, 0.045)  # of the usual recipe, and of Szegedy et al. 2015, section 8
+FINE_TUNE_RATES = (0.02, 0.045)  # of the usual recipe, and of Szegedy et al. 2015, section 8
 WARM_UP = 0.1  # share of the steps in which their size grows
 # Rows whose gradients are summed at once, of cuts with maps as large as before mixed3: training the
 # whole network takes 150 MB for each.

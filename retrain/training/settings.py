@@ -97,7 +97,7 @@ class FineTuneSettings(Settings):
     fine_tune_epochs: int = flag(8, "how often each image is trained on", metavar="N")
     fine_tune_learning_rate: float | None = flag(
         None,
-        "size of the largest steps, as a share of a layer's weights (default: 0.005, for --recipe "
+        "size of the largest steps, as a share of a layer's weights (default: 0.02, for --recipe "
         "inception 0.045, of the weights themselves)",
         metavar="RATE",
     )
