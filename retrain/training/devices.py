@@ -43,20 +43,6 @@ def is_chief() -> bool:
     return _cluster()[1] == 0
 
 
-def check_agreement(strategy: Any, step: int) -> None:
-    """Raise `UsageError`, on all workers, unless all of them go on from the same ``step``."""
-    if count_workers() < 2:
-        return
-    tf = import_tensorflow()
-    steps = strategy.gather(strategy.run(lambda: tf.constant([step])), axis=0).numpy().tolist()
-    if len(set(steps)) > 1:
-        raise UsageError(
-            "the workers do not find the same checkpoint of an interrupted run: they would go on "
-            f"from the steps {', '.join(map(str, steps))}; give all of them one --bottleneck_dir "
-            "that they share"
-        )
-
-
 def _cluster() -> tuple[list[str], int]:
     """The addresses of all workers, and which of them this is. Raises `UsageError`."""
     text = os.environ.get("TF_CONFIG", "")

@@ -13,7 +13,6 @@ from bottlenecks.photos.labels import TRAINING, VALIDATION
 from retrain.data.dataset import Dataset
 from retrain.evaluate import is_lower
 from retrain.training.checkpoint import Checkpoint
-from retrain.training.devices import check_agreement
 from retrain.training.fine_tuning import FineTuning, Recipe
 from retrain.training.fitting import Fitted, Judges, Loop, Model, OnEvaluation, temperature_of
 from retrain.training.head import softmax
@@ -78,7 +77,6 @@ def fine_tune(
     loop.on_step = after
     try:
         resumed_at = checkpoint.resume(loop)
-        check_agreement(variables.strategy, resumed_at)
         loop.run()
     finally:
         tuning.close()
