@@ -62,6 +62,10 @@ class TensorFlowError(RetrainError, ImportError):
     """TensorFlow that cannot be imported."""
 
 
+class WorkerError(RetrainError, ConnectionError):
+    """Other processes of the same training that do not come, or are lost."""
+
+
 class OutputError(RetrainError, OSError):
     """A place where nothing can be written."""
 

@@ -148,6 +148,9 @@ class Console(Listener):
             self._print(self._unprinted)
             self._unprinted = None
 
+    def helped(self) -> None:
+        print("\nDone: the first worker tests and writes the graph.", flush=True)
+
     def trained(self, result: TrainingResult) -> None:
         self._steps.close()
         self._print_last()

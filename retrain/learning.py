@@ -16,6 +16,7 @@ from retrain.data.dataset import Dataset
 from retrain.data.variants import rows_at
 from retrain.listener import Listener
 from retrain.report.summaries import Summaries
+from retrain.training.devices import if_worker_lost
 from retrain.training.fine_tuning import Recipe
 from retrain.training.fitting import Evaluation, Fitted, Model, find_temperature, fit_head
 from retrain.training.head import Head, Standardisation
@@ -64,7 +65,10 @@ def learn(
     if config.distorts:
         dataset, _ = run.rows_at(extractor, dataset)
     learned = run.train_head(dataset)
-    return learned if config.cut is None else run.fine_tune(config.cut, dataset, learned)
+    if config.cut is None:
+        return learned
+    with if_worker_lost(strategy):
+        return run.fine_tune(config.cut, dataset, learned)
 
 
 @dataclass(frozen=True)

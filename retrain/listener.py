@@ -41,6 +41,9 @@ class Listener:
     def judged(self, fine_tuned: FineTuned) -> None:
         """Fine-tuning is done, and taken or not."""
 
+    def helped(self) -> None:
+        """This worker's part is done: another one tests and writes. Nothing else is told."""
+
     def trained(self, result: TrainingResult) -> None:
         """The graph and its labels are written; ``result.problems`` are yet to be looked for."""
 

@@ -39,7 +39,7 @@ def train(
     folder = checked_folder(config)
     # Before TensorFlow does anything else, as it has to be for several workers.
     strategy = None if config.cut is None else strategy_for(config.strategy)
-    writes = strategy is None or is_chief()
+    writes = is_chief(strategy)
     extractor = extractor or InceptionV3(config.weights, config.model_dir, config.precision)
     listener = listener or Listener()
     report = build(config, extractor=extractor, folder=folder, on_progress=listener.progress)
@@ -64,6 +64,9 @@ def train(
                 write(config.output_graph, graph, config.output_labels, dataset.labels)
         with if_interrupted("the graph and the labels are written, what comes after them is not"):
             result = _tested(config, dataset, learned)
+            if not writes:
+                listener.helped()
+                return result
             if summaries is not None and result.test is not None:
                 summaries.add_confusion(result.fitted.steps, result.test.confusion)
             listener.trained(result)
@@ -71,8 +74,7 @@ def train(
                 result = dataclasses.replace(
                     result, problems=tuple(examine(dataset, folds, config.seed))
                 )
-            if writes:
-                _write_report(config, result)
+            _write_report(config, result)
             listener.finished(result)
             if summaries is not None:
                 summaries.close()

@@ -6,6 +6,7 @@ The modules, in the order in which data flows (each imports only from those befo
 names       what the frozen network's tensors and settings are called
 cuts        where the network can be cut: its layers by name
 tensorflow  the one place where TensorFlow is imported
+devices     the GPUs of a machine, and a batch that is shared out among several
 operations  what each operation of the frozen network does
 frozen      run a frozen graph in little memory
 bfloat16    the frozen network in half the bits

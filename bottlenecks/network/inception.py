@@ -23,6 +23,7 @@ from bottlenecks.forks import OwnProcess, PerProcess
 from bottlenecks.machine import cpu_has_bfloat16
 from bottlenecks.network import bfloat16, layers
 from bottlenecks.network.cuts import INPUT
+from bottlenecks.network.devices import gpus, in_parts
 from bottlenecks.network.frozen import import_frozen
 from bottlenecks.network.names import BOTTLENECK_NODE, INPUT_NODE, NETWORK_SCOPE, PRECISIONS
 from bottlenecks.network.tensorflow import import_tensorflow
@@ -193,13 +194,20 @@ class InceptionV3:
 
     @functools.cached_property
     def _run(self) -> Callable[[np.ndarray], np.ndarray]:
+        """The network on the usual device, or on each of several GPUs with a part of a batch."""
+        devices = gpus()
+        if len(devices) < 2:
+            return self._run_on(None)
+        return in_parts([self._run_on(device) for device in devices])
+
+    def _run_on(self, device: str | None) -> Callable[[np.ndarray], np.ndarray]:
         tf = import_tensorflow()
         graph_def = tf.compat.v1.GraphDef.FromString(self.frozen)
         if self.cut is not None:
             graph_def = layers.below(graph_def, self.cut)
         if self.precision == "bfloat16":
             graph_def = bfloat16.to_bfloat16(graph_def)
-        with tf.Graph().as_default() as graph:
+        with tf.Graph().as_default() as graph, tf.device(device):
             pixels = tf.compat.v1.placeholder(tf.uint8, (None, *INPUT_SIZE, 3))
             scaled = tf.cast(pixels, tf.float32) / 127.5 - 1.0
             initialise = import_frozen(graph_def, {f"{INPUT_NODE}:0": scaled})

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from bottlenecks import atomic
-from bottlenecks.errors import shown
+from bottlenecks.errors import CacheError, shown
 from bottlenecks.store import lock
 from bottlenecks.store.layout import CHECKPOINT_SUFFIX, open_own
 from retrain.evaluate import Score
-from retrain.training.devices import is_chief
+from retrain.training.devices import is_chief, is_the_same
 from retrain.training.fine_tuning import FineTuning
 from retrain.training.fitting import Candidate, Evaluation, Loop
 from retrain.training.upper import UpperLayers, Variables
@@ -50,15 +50,19 @@ class Checkpoint:
     def save_sometimes(self, loop: Loop) -> None:
         """Save, if the last time is `SECONDS` ago and there are steps to come."""
         is_time = time.monotonic() - self._saved >= SECONDS
-        if not is_time or loop.step == loop.steps or not is_chief():
+        if not is_time or loop.step == loop.steps or not self._is_chief:
             return
         try:
             with lock.exclusive(self.path.parent, wait=False) as held:
                 if held:  # else another run writes there, and removes what is partial
                     self._save(loop)
-        except OSError as error:
+        except (OSError, CacheError) as error:
             log.warning("cannot write the checkpoint %s: %s", shown(self.path), error)
         self._saved = time.monotonic()
+
+    @property
+    def _is_chief(self) -> bool:
+        return is_chief(self._variables.strategy)
 
     def _save(self, loop: Loop) -> None:
         arrays = self._tuning.arrays()
@@ -78,23 +82,62 @@ class Checkpoint:
     def resume(self, loop: Loop) -> int:
         """Put ``loop`` where an earlier run was; returns the step, 0 where there was none."""
         found = read(self.path)
-        if found is None or found[1].get("identity") != self._identity:
+        is_ours = found is not None and found[1].get("identity") == self._identity
+        fits = found is not None and is_ours and self._fits(*found, loop)
+        if is_ours and not fits:
+            log.warning("the checkpoint %s does not fit; beginning again", shown(self.path))
+        step = int(found[1]["step"]) if found is not None and fits else 0
+        if not self._all_are_at(step) or found is None or not step:
             return 0
         arrays, state = found
-        step = int(state["step"])
         if "best_step" in state:
-            names = sorted(name for name in arrays if name.startswith(_BEST))
-            model = self._variables.model_of([arrays[name] for name in names])
+            model = self._variables.model_of([arrays[name] for name in _best_names(arrays)])
             loop.best = Candidate(int(state["best_step"]), model, arrays[_LOSSES])
         loop.evaluations = [_evaluation(values) for values in state["evaluations"]]
         loop.step = step
         self._tuning.restore(step, arrays)
         return step
 
+    def _fits(self, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any], loop: Loop) -> bool:
+        """Whether a file with the right digest has what `_save` writes, as far as it is read."""
+        own = self._tuning.arrays()
+        best = [arrays[name] for name in _best_names(arrays)]
+        try:
+            for values in state["evaluations"]:
+                _evaluation(values)
+            return (
+                0 < int(state["step"]) < loop.steps
+                and all(arrays[name].shape == own[name].shape for name in own)
+                and ("best_step" not in state or self._can_be_best(best, arrays[_LOSSES], loop))
+            )
+        except (KeyError, TypeError, ValueError):
+            return False
+
+    def _can_be_best(self, best: Sequence[np.ndarray], losses: np.ndarray, loop: Loop) -> bool:
+        shapes = [array.shape for array in self._variables.trained]
+        is_model = [array.shape for array in best] == shapes
+        return is_model and losses.shape == loop.judges.weights.shape
+
+    def _all_are_at(self, step: int) -> bool:
+        """Whether all workers found the same; if not, all begin again."""
+        is_same = is_the_same(self._variables.strategy, step)
+        if not is_same:
+            log.warning(
+                "the workers do not find the same checkpoint; beginning again. To resume, let "
+                "--bottleneck_dir be a folder that all of them share"
+            )
+        return is_same
+
     def remove(self) -> None:
         """Remove it: the training is done."""
-        with contextlib.suppress(OSError):
-            self.path.unlink()
+        if self._is_chief:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+
+
+def _best_names(names: Iterable[str]) -> list[str]:
+    """Those of the arrays of the best model, in order."""
+    return sorted(name for name in names if name.startswith(_BEST))
 
 
 def _evaluation(values: Mapping[str, Any]) -> Evaluation:

@@ -1,11 +1,20 @@
 """On which devices fine-tuning runs: one, all of a machine, or those of several machines."""
 
+import contextlib
 import json
+import logging
 import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
 from typing import Any
 
-from bottlenecks.errors import UsageError, shown
+from bottlenecks.errors import UsageError, WorkerError, shown
+from bottlenecks.network.devices import gpus
 from bottlenecks.network.tensorflow import import_tensorflow
+
+log = logging.getLogger(__name__)
 
 
 def strategy_for(name: str) -> Any:
@@ -15,10 +24,11 @@ def strategy_for(name: str) -> Any:
     "multi_worker" for the machines of ``TF_CONFIG``; "auto" for whichever of them there are several
     of. All devices take part in each step, and their gradients are added up.
 
-    Raises `UsageError` for a ``TF_CONFIG`` that cannot be used.
+    Workers wait here for each other. Raises `UsageError` for a ``TF_CONFIG`` that cannot be used,
+    `WorkerError` for others that cannot be reached.
     """
     workers = count_workers()
-    if name == "none" or (name == "auto" and workers < 2 and not _gpus()[1:]):
+    if name == "none" or (name == "auto" and workers < 2 and not gpus()[1:]):
         return None
     tf = import_tensorflow()
     if name == "multi_worker" or (name == "auto" and workers > 1):
@@ -28,9 +38,9 @@ def strategy_for(name: str) -> Any:
                 'workers and which of them this is, as {"cluster": {"worker": ["host:port", ...]}, '
                 '"task": {"type": "worker", "index": 0}}'
             )
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    devices = _gpus() or tf.config.list_logical_devices("CPU")
-    return tf.distribute.MirroredStrategy([device.name for device in devices])
+        return _together(tf)
+    devices = gpus() or [device.name for device in tf.config.list_logical_devices("CPU")]
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def count_workers() -> int:
@@ -38,9 +48,89 @@ def count_workers() -> int:
     return len(_cluster()[0])
 
 
-def is_chief() -> bool:
+def is_chief(strategy: Any) -> bool:
     """Whether this process writes what all workers have made: the first, or the only one."""
-    return _cluster()[1] == 0
+    resolver = None if strategy is None else strategy.cluster_resolver
+    return resolver is None or not resolver.task_id
+
+
+def is_the_same(strategy: Any, value: int) -> bool:
+    """Whether all workers of ``strategy`` call this with one ``value``, in 0 <= value < 2**63."""
+    if strategy.cluster_resolver is None:
+        return True
+    tf = import_tensorflow()
+    own = strategy.experimental_distribute_values_from_function(
+        lambda _: tf.constant([value], tf.int64)
+    )
+    return bool((strategy.gather(own, axis=0).numpy() == value).all())
+
+
+def check_same(strategy: Any, identity: str) -> None:
+    """Raise `WorkerError` unless all workers have the same ``identity``, hexadecimal digits."""
+    if not is_the_same(strategy, int(identity[:15], 16)):
+        raise WorkerError(
+            "the workers do not train the same: start all of them with the same flags, the same "
+            "images and the same version of this program"
+        )
+
+
+@contextlib.contextmanager
+def if_worker_lost(strategy: Any) -> Iterator[None]:
+    """Turn what TensorFlow raises where another worker is gone into a `WorkerError`."""
+    try:
+        yield
+    except Exception as error:
+        if strategy is None or strategy.cluster_resolver is None:
+            raise
+        kinds = import_tensorflow().errors
+        lost = kinds.UnavailableError, kinds.AbortedError, kinds.CancelledError
+        unwell = kinds.FailedPreconditionError, kinds.DeadlineExceededError, kinds.InternalError
+        if not isinstance(error, (*lost, *unwell)):
+            raise
+        raise WorkerError(
+            f"a worker was lost ({_first_line(error)}); start all of them again with the same "
+            "commands, they resume"
+        ) from error
+
+
+def _together(tf: Any) -> Any:
+    """The strategy of the workers, once all of them are there. Raises `WorkerError`."""
+    addresses = ", ".join(map(shown, _cluster()[0]))
+    log.warning("waiting for all workers to start: %s", addresses)
+    try:
+        with _deadly_signals():
+            return tf.distribute.MultiWorkerMirroredStrategy()
+    except Exception as error:
+        raise WorkerError(
+            f"the workers cannot be reached ({_first_line(error)}); see that the addresses in "
+            f"TF_CONFIG are right and free. Received: {addresses}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _deadly_signals() -> Iterator[None]:
+    """SIGINT and SIGTERM end the process at once, within.
+
+    TensorFlow waits without end, and holds the lock that Python's handlers need.
+    """
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    own = {number: handler for number, handler in found.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread():
+        own = {}  # no other may set any
+    for number in own:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in own.items():
+            signal.signal(number, handler)
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, or its type where it says nothing."""
+    lines = str(getattr(error, "message", error)).splitlines()
+    said = [line for line in lines if line.strip() and "node" not in line]
+    return shown(said[-1].strip()[:200]) if said else type(error).__name__
 
 
 def _cluster() -> tuple[list[str], int]:
@@ -54,7 +144,7 @@ def _cluster() -> tuple[list[str], int]:
         index = task["index"]
         is_whole = (
             task["type"] == "worker"
-            and all(isinstance(address, str) for address in workers)
+            and all(re.fullmatch(r".+:\d+", address) for address in workers)
             and isinstance(index, int)
             and 0 <= index < len(workers)
         )
@@ -67,10 +157,3 @@ def _cluster() -> tuple[list[str], int]:
             f"{shown(text[:200])}"
         )
     return workers, index
-
-
-def _gpus() -> list[Any]:
-    """TensorFlow's GPUs; without a look at TensorFlow where the machine has none."""
-    from bottlenecks.machine import has_gpu
-
-    return import_tensorflow().config.list_logical_devices("GPU") if has_gpu() else []

@@ -259,7 +259,7 @@ class FineTuning:
 
     def _apply_part(self) -> None:
         own = self._variables
-        gradients = [self._tf.convert_to_tensor(total) for total in self._sums]
+        gradients = [self._tf.identity(total) for total in self._sums]
         # Of the penalty: the replicas' gradients are added up.
         weights, unit = own.trained[-2], own.in_use([1.0] * len(own.trained))[-2]
         share = self._recipe.l2 / own.strategy.num_replicas_in_sync

@@ -13,6 +13,7 @@ from bottlenecks.photos.labels import TRAINING, VALIDATION
 from retrain.data.dataset import Dataset
 from retrain.evaluate import is_lower
 from retrain.training.checkpoint import Checkpoint
+from retrain.training.devices import check_same
 from retrain.training.fine_tuning import FineTuning, Recipe
 from retrain.training.fitting import Fitted, Judges, Loop, Model, OnEvaluation, temperature_of
 from retrain.training.head import softmax
@@ -56,9 +57,11 @@ def fine_tune(
     would have it. Without a validation set what was trained is taken.
 
     A checkpoint in the folder ``kept_in`` lets an interrupted run go on where it was, if data,
-    settings and network are the same. ``on_step`` gets the steps taken and those of all.
+    settings and network are the same. ``on_step`` gets the steps taken and those of all. Raises
+    `WorkerError` where another worker trains on other images, or with other settings.
     """
     y = dataset.training.y
+    check_same(variables.strategy, _data_identity(dataset, recipe))
     tuning = FineTuning(variables, dataset.drawn, y, len(dataset.labels), recipe)
     judges = _judges(dataset, recipe)
     checkpoint = Checkpoint(kept_in, _identity(variables, dataset, recipe), tuning, variables)
@@ -81,7 +84,6 @@ def fine_tune(
     finally:
         tuning.close()
     kept = loop.kept()
-    checkpoint.remove()
     temperature, is_taken, loss, loss_before = 1.0, True, None, None
     if len(judges.images):
         temperature, losses = _scaled(kept.model, judges)
@@ -96,6 +98,7 @@ def fine_tune(
         kept.losses,
         tuple(loop.evaluations),
     )
+    checkpoint.remove()
     return FineTuned(fitted, temperature, is_taken, resumed_at, loop.every, loss, loss_before)
 
 
@@ -114,8 +117,13 @@ def _scaled(model: Model, judges: Judges) -> tuple[float, np.ndarray]:
 
 def _identity(variables: Variables, dataset: Dataset, recipe: Recipe) -> str:
     """64 hex digits over all that changes what a step gives."""
+    data = _data_identity(dataset, recipe).encode()
+    return hashlib.sha256(data + variables.identity).hexdigest()
+
+
+def _data_identity(dataset: Dataset, recipe: Recipe) -> str:
+    """64 hex digits over the images and the settings."""
     digest = hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode())
-    digest.update(variables.identity)
     for name in (TRAINING, VALIDATION):
         rows = np.flatnonzero(dataset.set_of == name).tolist()
         digest.update(b"".join(dataset.everything.images[row].key for row in rows))
