@@ -21,7 +21,8 @@ listener    what a run tells
 learning    learn(): a data set -> the model that is exported
 trainer     train(): all of it together
 measuring   measure(): an exported classifier on a folder of labelled photos
-console     how a run and an evaluation show in the terminal
+texts       what was found, in lines for the terminal
+console     how a run and an evaluation show there
 cli         the command line
 ==========  =====================================================================
 """

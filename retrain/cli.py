@@ -46,14 +46,14 @@ def _main(argv: Sequence[str] | None, extractor: "NetworkExtractor | None") -> i
         return _evaluate(MeasureConfig(**_of(MeasureConfig, values, where)))
     config = Config(**_of(Config, values, "without --evaluate"))
     if show_distortions is not None:
-        from retrain.console import preview_text
         from retrain.preview import preview
+        from retrain.texts import preview_text
 
         print(preview_text(preview(config, show_distortions)))
         return DONE
     if dry_run:
-        from retrain.console import plan_text
         from retrain.plan import plan
+        from retrain.texts import plan_text
 
         print(plan_text(config, plan(config, extractor)))
         return DONE

@@ -15,7 +15,7 @@ import pytest
 
 import bottlenecks.cli
 import retrain.cli
-from retrain.console import result_text
+from retrain.texts import result_text
 from retrain.training.head import usual_l2
 from tests.conftest import ROOT, Call, Run, Trained, assert_one_error_line, make_dataset, photo
 from tests.standin import StandIn

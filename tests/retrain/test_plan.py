@@ -11,9 +11,9 @@ from bottlenecks.errors import CacheError, UsageError
 from bottlenecks.network import layers
 from bottlenecks.row_spec import BOTTLENECK
 from retrain.config import Config
-from retrain.console import plan_text
 from retrain.listener import Listener
 from retrain.plan import More, checked_folder, plan
+from retrain.texts import plan_text
 from retrain.trainer import train
 from tests.conftest import make_dataset
 from tests.standin import StandIn
