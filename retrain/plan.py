@@ -29,6 +29,7 @@ from retrain.data.dataset import check_counts, check_few, sets_of
 from retrain.data.groups import check_groups, members_of
 from retrain.data.split import SETS, split
 from retrain.report.health import count_folds
+from retrain.training.devices import count_workers
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ def checked_folder(config: Config) -> ImageFolder:
     _check_validation(config, folder)
     if config.checks_data_health:
         count_folds(folder.counts, config.data_health_folds)
+    if config.cut is not None and config.strategy in ("auto", "multi_worker"):
+        count_workers()
     config.check_outputs()
     return folder
 

@@ -46,7 +46,12 @@ def is_vectors(name: str) -> bool:
 def is_ours(name: str) -> bool:
     """Whether anything in a cache folder is called so, but for the lock and partial files."""
     bookkeeping = (MODEL_FILE, INDEX_FILE, BAD_IMAGES_FILE)
-    return is_vectors(name) or name in bookkeeping or bool(_CHECKPOINT.fullmatch(name))
+    return is_vectors(name) or name in bookkeeping or is_checkpoint(name)
+
+
+def is_checkpoint(name: str) -> bool:
+    """Whether checkpoints of fine-tuning are called so."""
+    return bool(_CHECKPOINT.fullmatch(name))
 
 
 def open_own(path: str | os.PathLike[str]) -> BinaryIO:

@@ -8,8 +8,8 @@ import logging
 import os
 import time
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ import numpy as np
 from bottlenecks import atomic
 from bottlenecks.errors import CacheError, shown
 from bottlenecks.store import lock
-from bottlenecks.store.layout import CHECKPOINT_SUFFIX, open_own
+from bottlenecks.store.layout import CHECKPOINT_SUFFIX, is_checkpoint, open_own
 from retrain.evaluate import Score
 from retrain.training.devices import is_chief, is_the_same
 from retrain.training.fine_tuning import FineTuning
 from retrain.training.fitting import Candidate, Evaluation, Loop
 from retrain.training.upper import UpperLayers, Variables
 
+OLD_SECONDS = 7 * 24 * 3600.0  # of a checkpoint that nobody goes on with any more
 SECONDS = 60.0  # between two checkpoints; one of mixed7 (250 MB) takes a second
 _MAGIC = b"retrain-checkpoint-1\n"
 _DIGEST_BYTES = 64
@@ -101,22 +102,24 @@ class Checkpoint:
     def _fits(self, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any], loop: Loop) -> bool:
         """Whether a file with the right digest has what `_save` writes, as far as it is read."""
         own = self._tuning.arrays()
-        best = [arrays[name] for name in _best_names(arrays)]
         try:
-            for values in state["evaluations"]:
-                _evaluation(values)
+            step, best_step = state["step"], state.get("best_step", 1)
+            evaluations = [_evaluation(values) for values in state["evaluations"]]
             return (
-                0 < int(state["step"]) < loop.steps
-                and all(arrays[name].shape == own[name].shape for name in own)
-                and ("best_step" not in state or self._can_be_best(best, arrays[_LOSSES], loop))
+                type(step) is type(best_step) is int
+                and 0 < best_step <= step < loop.steps
+                and all(_are_numbers(evaluation) for evaluation in evaluations)
+                and all(_are_alike(arrays[name], own[name]) for name in own)
+                and ("best_step" not in state or self._can_be_best(arrays, loop))
             )
         except (KeyError, TypeError, ValueError):
             return False
 
-    def _can_be_best(self, best: Sequence[np.ndarray], losses: np.ndarray, loop: Loop) -> bool:
-        shapes = [array.shape for array in self._variables.trained]
-        is_model = [array.shape for array in best] == shapes
-        return is_model and losses.shape == loop.judges.weights.shape
+    def _can_be_best(self, arrays: Mapping[str, np.ndarray], loop: Loop) -> bool:
+        best = [arrays[name] for name in _best_names(arrays)]
+        trained = [variable.numpy() for variable in self._variables.trained]
+        is_model = len(best) == len(trained) and all(map(_are_alike, best, trained))
+        return is_model and _are_alike(arrays[_LOSSES], loop.judges.weights.astype(np.float64))
 
     def _all_are_at(self, step: int) -> bool:
         """Whether all workers found the same; if not, all begin again."""
@@ -129,15 +132,32 @@ class Checkpoint:
         return is_same
 
     def remove(self) -> None:
-        """Remove it: the training is done."""
-        if self._is_chief:
-            with contextlib.suppress(OSError):
-                self.path.unlink()
+        """Remove it: the training is done. And what runs of long ago have not gone on with."""
+        if not self._is_chief:
+            return
+        long_ago = time.time() - OLD_SECONDS
+        with contextlib.suppress(OSError):
+            for path in self.path.parent.iterdir():
+                if is_checkpoint(path.name) and path.lstat().st_mtime < long_ago:
+                    path.unlink()
+        with contextlib.suppress(OSError):
+            self.path.unlink()
 
 
 def _best_names(names: Iterable[str]) -> list[str]:
     """Those of the arrays of the best model, in order."""
     return sorted(name for name in names if name.startswith(_BEST))
+
+
+def _are_alike(array: np.ndarray, own: np.ndarray) -> bool:
+    """Whether it can take the place of one of our own."""
+    return array.shape == own.shape and array.dtype == own.dtype and bool(np.isfinite(array).all())
+
+
+def _are_numbers(evaluation: Evaluation) -> bool:
+    scores = (evaluation.train, evaluation.validation, evaluation.validation_batch)
+    numbers = [x for score in scores if score is not None for x in astuple(score)]
+    return all(isinstance(x, int | float) for x in (evaluation.step, *numbers))
 
 
 def _evaluation(values: Mapping[str, Any]) -> Evaluation:

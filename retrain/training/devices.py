@@ -27,8 +27,10 @@ def strategy_for(name: str) -> Any:
     Workers wait here for each other. Raises `UsageError` for a ``TF_CONFIG`` that cannot be used,
     `WorkerError` for others that cannot be reached.
     """
-    workers = count_workers()
-    if name == "none" or (name == "auto" and workers < 2 and not gpus()[1:]):
+    if name == "none":
+        return None
+    workers = 0 if name == "mirrored" else count_workers()
+    if name == "auto" and workers < 2 and not gpus()[1:]:
         return None
     tf = import_tensorflow()
     if name == "multi_worker" or (name == "auto" and workers > 1):
@@ -143,12 +145,13 @@ def _cluster() -> tuple[list[str], int]:
         workers, task = config["cluster"]["worker"], config["task"]
         index = task["index"]
         is_whole = (
-            task["type"] == "worker"
-            and all(re.fullmatch(r".+:\d+", address) for address in workers)
-            and isinstance(index, int)
+            list(config["cluster"]) == [task["type"]] == ["worker"]
+            and isinstance(workers, list)
+            and all(_has_port(address) for address in workers)
+            and type(index) is int
             and 0 <= index < len(workers)
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         is_whole = False
     if not is_whole:
         raise UsageError(
@@ -157,3 +160,8 @@ def _cluster() -> tuple[list[str], int]:
             f"{shown(text[:200])}"
         )
     return workers, index
+
+
+def _has_port(address: str) -> bool:
+    found = re.fullmatch(r".+:([0-9]{1,5})", address)
+    return found is not None and 0 < int(found[1]) < 2**16

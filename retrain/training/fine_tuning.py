@@ -8,20 +8,24 @@ from typing import Any
 
 import numpy as np
 
+from bottlenecks.errors import UsageError
 from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.store.vectors import Stream, Vectors, blocks
 from retrain.data.dataset import Subset
 from retrain.training.batches import balanced, epochs, varied
+from retrain.training.fitting import not_finite
 from retrain.training.head import label_weights, softmax
 from retrain.training.settings import INCEPTION, FineTuneSettings, TrainingSettings
 from retrain.training.upper import UpperLayers, Variables
 
 AVERAGE = 0.99  # of the running average: about the last 100 steps count
 FINE_TUNE_RATES = (0.02, 0.045)  # of the usual recipe, and of Szegedy et al. 2015, section 8
+RATE_FLAG = "fine_tune_learning_rate"
 WARM_UP = 0.1  # share of the steps in which their size grows
 # Rows whose gradients are summed at once, of cuts with maps as large as before mixed3: training the
 # whole network takes 150 MB for each.
 _AT_ONCE_EARLY, _EARLY_SIDE = 8, 35
+_MOST_NORM = 2.0  # of a gradient (Szegedy et al. 2015, section 8)
 _AHEAD = 4  # batches that are read ahead
 _PREDICTED = 32  # rows at once
 
@@ -83,6 +87,8 @@ class FineTuning:
     section 8). What predicts is a running average (see `retrain.training.optimizers`). The same
     ``seed`` gives the same batches.
 
+    Where layers normalise by the batch, it is by the part of it that a device has at once.
+
     Each step is shared out among the replicas of the variables' ``tf.distribute`` strategy.
     """
 
@@ -108,8 +114,16 @@ class FineTuning:
                 )
                 for variable in variables.trained
             ]
+        replicas, batch = variables.strategy.num_replicas_in_sync, recipe.batch_of(len(y))
+        if batch < replicas:
+            raise UsageError(
+                f"{batch} images in a step cannot be shared out among {replicas} devices; use "
+                "--strategy none, a larger --fine_tune_batch_size, or more photos"
+            )
+        # Every device has some of each part.
         is_early = vectors.spec.shape[0] >= _EARLY_SIDE
-        self._at_once = _AT_ONCE_EARLY if is_early else recipe.batch_size
+        at_once = replicas * _AT_ONCE_EARLY if is_early else batch
+        self._parts = min(math.ceil(batch / at_once), batch // replicas)
         self._sum = tf.function(self._add, reduce_retracing=True, autograph=False)
         self._move = tf.function(self._apply, autograph=False)
         self._logits = tf.function(self._predict, reduce_retracing=True, autograph=False)
@@ -129,9 +143,9 @@ class FineTuning:
         decay = min(AVERAGE, (1 + self._taken) / (10 + self._taken))
         arrays = x, self._targets(labels), self._class_weights[labels]
         logits, own = [], []
-        for start in range(0, len(x), self._at_once):
-            part = slice(start, start + self._at_once)
-            logits.append(self._local(self._sum([self._spread(array[part]) for array in arrays])))
+        for part in np.array_split(np.arange(len(x)), self._parts):
+            spread = [self._spread(array[part]) for array in arrays]
+            logits.append(self._local(self._sum(spread, np.float32(decay))))
             own.append(self._local(self._spread(labels[part])))
         self._move(np.float32(decay))
         self._batch = np.concatenate(logits), np.concatenate(own)
@@ -152,8 +166,11 @@ class FineTuning:
         return softmax(np.concatenate(found))
 
     def model(self) -> UpperLayers:
-        """What the averages are now."""
-        return self._variables.result()
+        """What the averages are now. Raises `UsageError` where they are no finite numbers."""
+        model = self._variables.result()
+        if not all(np.isfinite(array).all() for array in model.arrays):
+            raise not_finite(self._taken, RATE_FLAG)
+        return model
 
     def close(self) -> None:
         """Stop reading ahead."""
@@ -205,10 +222,10 @@ class FineTuning:
             sizes = keras.schedules.ExponentialDecay(
                 recipe.learning_rate, 2 * self.steps // recipe.epochs, 0.94, staircase=True
             )
-            return keras.RMSprop(sizes, rho=0.9, epsilon=1.0, global_clipnorm=2.0)
+            return keras.RMSprop(sizes, rho=0.9, epsilon=1.0)
         warm_up = max(1, round(WARM_UP * self.steps))
         sizes = keras.schedules.CosineDecay(
-            0.0,
+            recipe.learning_rate / (warm_up + 1),
             max(1, self.steps - warm_up),
             warmup_target=recipe.learning_rate,
             warmup_steps=warm_up,
@@ -228,13 +245,14 @@ class FineTuning:
         parts = self._variables.strategy.experimental_local_results(values)
         return np.concatenate([part.numpy() for part in parts])
 
-    def _add(self, parts: list[Any]) -> Any:
+    def _add(self, parts: list[Any], decay: Any) -> Any:
         """Add the gradients of rows to what is summed, on all replicas; returns their logits."""
         own = self._variables
         logits, moments = own.strategy.run(self._add_part, parts)
         if own.moments:
             mean = self._tf.distribute.ReduceOp.MEAN
-            own.follow([own.strategy.reduce(mean, moment, axis=None) for moment in moments])
+            moments = [own.strategy.reduce(mean, moment, axis=None) for moment in moments]
+            own.follow(moments, decay)
         return logits
 
     def _add_part(self, x: Any, targets: Any, weights: Any) -> Any:
@@ -258,15 +276,19 @@ class FineTuning:
             average.assign_sub((1 - decay) * (average - variable))
 
     def _apply_part(self) -> None:
-        own = self._variables
-        gradients = [self._tf.identity(total) for total in self._sums]
-        # Of the penalty: the replicas' gradients are added up.
-        weights, unit = own.trained[-2], own.in_use([1.0] * len(own.trained))[-2]
-        share = self._recipe.l2 / own.strategy.num_replicas_in_sync
-        gradients[-2] += share * unit**2 * weights
-        self._optimizer.apply(gradients, own.trained)
+        tf, own = self._tf, self._variables
+        sums = [tf.identity(total) for total in self._sums]
+        replica = tf.distribute.get_replica_context()
+        gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, sums)
+        unit = own.in_use([1.0] * len(own.trained))[-2]
+        gradients[-2] += self._recipe.l2 * unit**2 * own.trained[-2]  # of the penalty
+        if self._recipe.is_inception:
+            gradients, _ = tf.clip_by_global_norm(gradients, _MOST_NORM)
+        # The optimizer adds up what the replicas give it.
+        replicas = own.strategy.num_replicas_in_sync
+        self._optimizer.apply([gradient / replicas for gradient in gradients], own.trained)
         for total in self._sums:
-            total.assign(self._tf.zeros_like(total))
+            total.assign(tf.zeros_like(total))
 
     def _predict(self, x: Any) -> Any:
         return self._variables.logits(self._variables.averages, x)

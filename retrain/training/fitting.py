@@ -71,7 +71,7 @@ class Trainable(Protocol):
         """Take one step on the next batch."""
 
     def predict_batch(self) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (batch, C) of the last batch as they are now, and its labels (batch,)."""
+        """Probabilities (batch, C) of the last batch, at its step, and its labels (batch,)."""
 
     def predict(self, images: Subset) -> np.ndarray:
         """Probabilities (n, C) of ``images`` as they are now."""
@@ -167,6 +167,7 @@ class Loop:
     validation_batch_size: int = -1
     patience: int = 0
     random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    rate_flag: str = "learning_rate"  # that is to be smaller where numbers grow without end
     on_evaluation: OnEvaluation = lambda *_: None
     on_step: Callable[[int], None] = lambda _: None
     step: int = 0
@@ -203,14 +204,13 @@ class Loop:
     def _evaluate(self) -> None:
         train = score(*self.trainable.predict_batch())
         if not math.isfinite(train.cross_entropy):
-            raise UsageError(
-                f"training came to numbers that are not finite within {self.step} steps; use a "
-                "smaller --learning_rate"
-            )
+            raise not_finite(self.step, self.rate_flag)
         evaluation, losses = Evaluation(self.step, train, None), np.empty(0)
         images = self.judges.images
         if len(images):
             probabilities = self.trainable.predict(images)
+            if not np.isfinite(probabilities).all():
+                raise not_finite(self.step, self.rate_flag)
             losses = self.judges.losses(probabilities)
             rows = sample_rows(len(images), self.validation_batch_size, self.random)
             batch = score(probabilities[rows], images.y[rows])
@@ -220,6 +220,14 @@ class Loop:
         self.last = Candidate(self.step, self.trainable.model(), losses)
         if self.best is None or losses.sum() < self.best.losses.sum():
             self.best = self.last
+
+
+def not_finite(step: int, rate_flag: str) -> UsageError:
+    """The error of a training whose numbers have grown without end."""
+    return UsageError(
+        f"training came to numbers that are not finite within {step} steps; use a smaller "
+        f"--{rate_flag}"
+    )
 
 
 def fit_head(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from bottlenecks.errors import UsageError
-from bottlenecks.network.cuts import cut_for
+from bottlenecks.network.cuts import CUTS, cut_for
 from bottlenecks.settings import Settings, flag, require
 
 LEARNING_RATES = {"adam": 0.001, "classic": 0.01}  # of each recipe
@@ -120,7 +120,13 @@ class FineTuneSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.fine_tune_from is not None:
-            cut_for(self.fine_tune_from)
+            behind = cut_for(self.fine_tune_from) != CUTS[-1]
+            require(
+                behind,
+                "fine_tune_from",
+                "a layer before mixed10, which ends the network",
+                "mixed10",
+            )
         for name in ("fine_tune_epochs", "fine_tune_batch_size"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         rate, decay = self.fine_tune_learning_rate, self.fine_tune_weight_decay

@@ -14,7 +14,7 @@ from retrain.data.dataset import Dataset
 from retrain.evaluate import is_lower
 from retrain.training.checkpoint import Checkpoint
 from retrain.training.devices import check_same
-from retrain.training.fine_tuning import FineTuning, Recipe
+from retrain.training.fine_tuning import RATE_FLAG, FineTuning, Recipe
 from retrain.training.fitting import Fitted, Judges, Loop, Model, OnEvaluation, temperature_of
 from retrain.training.head import softmax
 from retrain.training.upper import Variables
@@ -70,6 +70,7 @@ def fine_tune(
         judges,
         steps=tuning.steps,
         every=recipe.steps_in_epoch(len(y)),
+        rate_flag=RATE_FLAG,
         on_evaluation=on_evaluation,
     )
 
@@ -80,6 +81,7 @@ def fine_tune(
     loop.on_step = after
     try:
         resumed_at = checkpoint.resume(loop)
+        on_step(resumed_at, tuning.steps)
         loop.run()
     finally:
         tuning.close()

@@ -17,8 +17,7 @@ from retrain.training.head import Head, Standardisation, softmax
 
 _BATCH = 16  # rows that are predicted at once
 _TRAINED = ("Conv2D", "BiasAdd")  # operations whose second input is trained
-# Of batch normalisation: Keras' defaults, as in its InceptionV3.
-_EPSILON, _MOMENTUM = 1e-3, 0.99
+_EPSILON = 1e-3  # of batch normalisation, as in Keras' InceptionV3
 
 
 @dataclass(frozen=True)
@@ -160,10 +159,10 @@ class Variables:
         moments: list[Any] = []
         return self._logits(variables, rows, moments), moments
 
-    def follow(self, moments: Sequence[Any]) -> None:
-        """Move the running averages towards the moments of a batch."""
+    def follow(self, moments: Sequence[Any], decay: Any) -> None:
+        """Move the running averages towards the moments of a batch, keeping ``decay`` of them."""
         for moving, value in zip(self.moments, moments, strict=True):
-            moving.assign(_MOMENTUM * moving + (1 - _MOMENTUM) * value)
+            moving.assign(decay * moving + (1 - decay) * value)
 
     def _logits(self, variables: Sequence[Any], rows: Any, moments: list[Any]) -> Any:
         tf = self._tf
