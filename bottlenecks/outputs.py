@@ -74,7 +74,7 @@ def _lost(path: Path, marker: bytes) -> str:
         return (
             ""
             if start is None or marker in start
-            else "which this version of the program has not written"
+            else "which is no file that this command of this version writes"
         )
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return "which is named as a photo"

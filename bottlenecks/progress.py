@@ -46,6 +46,11 @@ class ProgressBar:
         elif not self._only_in_terminal:
             self._show_line(done, total)
 
+    def begin(self, what: str) -> None:
+        """Another job begins, of another name."""
+        self.close()
+        self._what, self._bar, self._initial, self._done = what, None, 0, 0
+
     def close(self) -> None:
         """Take the bar away, until another job begins."""
         if self._bar is not None:

@@ -14,7 +14,7 @@ from bottlenecks.settings import flag, require
 from retrain.data.settings import SplitSettings
 from retrain.data.split import SETS
 from retrain.export.settings import ExportSettings, GraphSettings
-from retrain.report.settings import ReportSettings, TestSettings
+from retrain.report.settings import GENERATORS, ReportSettings, TestSettings
 from retrain.training.settings import INCEPTION, FineTuneSettings, TrainingSettings
 
 _ARCHITECTURE = "inception_v3"
@@ -73,6 +73,7 @@ class MeasureConfig(PhotoSettings, SplitSettings, TestSettings, GraphSettings):
     """
 
     title: ClassVar[str] = "with --evaluate"
+    generator: ClassVar[str] = GENERATORS["evaluation"]
 
     set: str | None = flag(
         None,

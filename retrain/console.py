@@ -43,6 +43,7 @@ class Console(Listener):
     ) -> None:
         self._config, self._bar, self._steps, self._tuning = config, bar, steps, tuning
         self._has_heading = self._has_tuning_heading = self._is_head_trained = False
+        self._rows = ""  # those that are computed beside plain bottlenecks
         self._evaluations = 0
         self._unprinted: Evaluation | None = None
         self._times: list[tuple[str, float]] = []
@@ -60,8 +61,10 @@ class Console(Listener):
             print(ready_made(self._config, report.sets))
 
     def split(self, dataset: Dataset) -> None:
+        config = self._config
+        of_each = f" and {config.distortions_per_image} variants of each" if config.distorts else ""
         print(
-            f"\nTraining on {len(dataset.training)} images, validating on "
+            f"\nTraining on {len(dataset.training)} images{of_each}, validating on "
             f"{len(dataset.validation)}, testing on {len(dataset.testing)}."
         )
         if dataset.left_out:
@@ -69,9 +72,11 @@ class Console(Listener):
             print(f"Left out: {dataset.left_out} {what} in another set.")
 
     def stepped(self, step: int) -> None:
+        self._rows_are_there()
         self._steps(step, self._config.how_many_training_steps)
 
     def searched(self, search: Search) -> None:
+        self._rows_are_there()
         if self._config.tune:
             print("\n     L2   cross-entropy of images not seen")
             for trial in search.trials:
@@ -110,23 +115,27 @@ class Console(Listener):
     def more_rows(self, name: str, rows: int, nbytes: int) -> None:
         if name != BOTTLENECK.name:
             self._head_is_trained()
+        self._rows = more_of(name)
+        self._bar.begin(self._rows)
         place = shown(self._config.bottleneck_dir)
         print(f"\nComputing {rows} {more_of(name)}, {megabytes(nbytes)} in {place}.", flush=True)
 
     def tuning(self, step: int, steps: int) -> None:
         self._head_is_trained()
+        self._rows_are_there()
+        if not self._has_tuning_heading:
+            self._has_tuning_heading = True
+            goes_on = f", going on at step {step} of an earlier run" if step else ""
+            print(
+                f"\nFine-tuning all behind {self._config.cut}, {steps} steps{goes_on}\n"
+                "            training batch             validation\n"
+                " epoch   accuracy  cross-entropy   accuracy  cross-entropy",
+                flush=True,
+            )
         self._tuning(step, steps)
 
     def tuned(self, evaluation: Evaluation, epoch: int) -> None:
         self._tuning.clear()
-        self._head_is_trained()
-        if not self._has_tuning_heading:  # a run that goes on does not begin at epoch 1
-            self._has_tuning_heading = True
-            print(
-                f"\nFine-tuning all behind {self._config.cut}\n"
-                "            training batch             validation\n"
-                " epoch   accuracy  cross-entropy   accuracy  cross-entropy"
-            )
         row = f"{epoch:>6}   {columns(evaluation.train)}"
         if evaluation.validation is not None:
             row += f"   {columns(evaluation.validation)}"
@@ -135,6 +144,11 @@ class Console(Listener):
     def judged(self, fine_tuned: FineTuned) -> None:
         self._tuning.close()
         self._took("fine-tuning")
+
+    def _rows_are_there(self) -> None:
+        if self._rows:
+            self._took(self._rows)
+            self._rows = ""
 
     def _head_is_trained(self) -> None:
         """Done with the head alone, where there is more to come."""

@@ -181,8 +181,6 @@ def _kept(config: Config, result: TrainingResult) -> list[str]:
 def _verdict(result: TrainingResult, fine_tuned: FineTuned) -> list[str]:
     """Whether fine-tuning is better than the head alone, and by how much."""
     lines = []
-    if fine_tuned.resumed_at:
-        lines.append(f"Fine-tuning went on at step {fine_tuned.resumed_at} of an earlier run.")
     kept = fine_tuned.fitted.step // fine_tuned.steps_in_epoch
     of_all = fine_tuned.fitted.steps // fine_tuned.steps_in_epoch
     if kept < of_all:
@@ -190,14 +188,15 @@ def _verdict(result: TrainingResult, fine_tuned: FineTuned) -> list[str]:
     if fine_tuned.loss is None or fine_tuned.loss_before is None:
         lines.append("There is no validation set to judge by: the fine-tuned network is exported.")
     else:
-        change = f"{fine_tuned.loss_before:.3f} -> {fine_tuned.loss:.3f}"
+        change = f"{fine_tuned.loss_before:.3f} -> {fine_tuned.loss:.3f} with scaled scores"
         if fine_tuned.is_taken:
             lines.append(f"Fine-tuning lowers the validation loss, {change}: it is exported.")
         else:
-            lines.append(
-                f"Fine-tuning does not lower the validation loss, {change}: the head alone is "
-                "exported."
-            )
+            lines += [
+                f"Fine-tuning does not lower the validation loss, {change}:",
+                "the head alone is exported. More photos may help, or a smaller "
+                "--fine_tune_learning_rate.",
+            ]
     if result.test_before is not None and result.test_after is not None:
         before, after = result.test_before.figures, result.test_after.figures
         lines.append(

@@ -21,7 +21,14 @@ from bottlenecks.photos.reading import file_bytes
 from retrain.report import plots
 from retrain.report.health import KINDS, Problem
 from retrain.report.results import Measurement, Test, TrainingResult
-from retrain.report.settings import CURVES, DATA_HEALTH_FILE, METRICS_FILE, PLOTS, REPORT_FILE
+from retrain.report.settings import (
+    CURVES,
+    DATA_HEALTH_FILE,
+    GENERATORS,
+    METRICS_FILE,
+    PLOTS,
+    REPORT_FILE,
+)
 from retrain.training.tuned import FineTuned
 
 _TEMPLATE = "report.html.jinja"
@@ -163,6 +170,7 @@ def html(
     }
     problems = _problems(result)
     return environment.from_string(source).render(
+        generator=GENERATORS["evaluation" if isinstance(result, Measurement) else "run"],
         settings=settings,
         result=result,
         test=result.test,

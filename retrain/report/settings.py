@@ -19,10 +19,11 @@ PLOTS = (  # PNG files of the report
 # What the files that the user does not name have near their start: others are not replaced.
 MARKERS = {
     DATA_HEALTH_FILE: b"kind,path,label,set,score,other,other_label,other_set\n",
-    REPORT_FILE: b'<meta name="generator" content="retrain">',
     METRICS_FILE: b'{\n  "settings": {\n',
     **{f"{plot}.png": b"Software\0retrain" for plot in PLOTS},
 }
+# An evaluation does not replace the report of a run, nor a run that of an evaluation.
+GENERATORS = {"run": "retrain", "evaluation": "retrain --evaluate"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class TestSettings(Settings):
     __test__ = False  # it is not pytest's
 
     title: ClassVar[str] = "test and report"
+    generator: ClassVar[str] = GENERATORS["run"]  # what the page says made it
 
     report_dir: str | None = flag(
         None,
@@ -52,9 +54,11 @@ class TestSettings(Settings):
         outputs = super().outputs
         if self.report_dir is not None:
             names = (REPORT_FILE, METRICS_FILE, *(f"{plot}.png" for plot in PLOTS))
+            generator = f'<meta name="generator" content="{self.generator}">'
+            markers = MARKERS | {REPORT_FILE: generator.encode()}
             outputs.append(Output("report_dir", self.report_dir, folder=True))
             outputs += [
-                Output("report_dir", Path(self.report_dir, name), marker=MARKERS[name])
+                Output("report_dir", Path(self.report_dir, name), marker=markers[name])
                 for name in names
             ]
         return outputs

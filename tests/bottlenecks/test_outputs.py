@@ -13,7 +13,7 @@ import retrain.cli
 from bottlenecks import atomic, outputs
 from bottlenecks.errors import OutputError
 from bottlenecks.settings import Output
-from retrain.report.settings import MARKERS
+from retrain.report.settings import MARKERS, REPORT_FILE
 from tests.conftest import Call, assert_one_error_line
 from tests.standin import StandIn
 
@@ -138,14 +138,29 @@ def test_a_table_of_data_health_replaces_no_table_of_another(
 def test_a_report_replaces_an_earlier_one(dataset: Path, tmp_path: Path, call: Call) -> None:
     flags = ["--image_dir=Dataset", "--report_dir=report", "--how_many_training_steps=20"]
     assert call(retrain.cli.main, *flags, extractor=StandIn()).returncode == 0
-    assert set(names_in(tmp_path / "report")) == set(MARKERS)
-    for name, marker in MARKERS.items():
-        assert marker in (tmp_path / "report" / name).read_bytes()[:4096]
+    made = {REPORT_FILE, *MARKERS} - {"fine_tuning_accuracy.png", "fine_tuning_cross_entropy.png"}
+    assert set(names_in(tmp_path / "report")) == made
+    for name in made - {REPORT_FILE}:
+        assert MARKERS[name] in (tmp_path / "report" / name).read_bytes()[:4096]
     flags.append("--testing_percentage=0")
     result = call(retrain.cli.main, *flags, extractor=StandIn())
     assert result.returncode == 0, result.stderr
     gone = {"confusion.png", "calibration.png"}
-    assert set(names_in(tmp_path / "report")) == set(MARKERS) - gone
+    assert set(names_in(tmp_path / "report")) == made - gone
+
+
+def test_an_evaluation_does_not_replace_the_report_of_a_run(dataset: Path, call: Call) -> None:
+    flags = ["--image_dir=Dataset", "--report_dir=report"]
+    run = [*flags, "--how_many_training_steps=20"]
+    assert call(retrain.cli.main, *run, extractor=StandIn()).returncode == 0
+    before = (dataset.parent / "report" / REPORT_FILE).read_bytes()
+    assert_one_error_line(call(retrain.cli.main, "--evaluate", *flags), "--report_dir", REPORT_FILE)
+    assert (dataset.parent / "report" / REPORT_FILE).read_bytes() == before
+    elsewhere = ["--image_dir=Dataset", "--report_dir=evaluation"]
+    for _ in range(2):
+        assert call(retrain.cli.main, "--evaluate", *elsewhere).returncode == 0
+    result = call(retrain.cli.main, *elsewhere, extractor=StandIn())
+    assert_one_error_line(result, "--report_dir", REPORT_FILE)
 
 
 def test_outputs_may_lie_beside_the_photos(dataset: Path, call: Call) -> None:
