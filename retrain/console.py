@@ -62,7 +62,7 @@ class Console(Listener):
 
     def split(self, dataset: Dataset) -> None:
         config = self._config
-        of_each = f" and {config.distortions_per_image} variants of each" if config.distorts else ""
+        of_each = f" and {config.variants} variants of each" if config.distorts else ""
         print(
             f"\nTraining on {len(dataset.training)} images{of_each}, validating on "
             f"{len(dataset.validation)}, testing on {len(dataset.testing)}."

@@ -187,7 +187,7 @@ def _missing(
 def _most_missing(config: Config, sets: Mapping[str, int]) -> _Missing:
     """`_missing` where the caches are not known yet, as if nothing were in them."""
     folder = Path(config.bottleneck_dir)
-    variants = config.distortions_per_image * sets[TRAINING] * config.distorts
+    variants = config.variants * sets[TRAINING]
     found = [(BOTTLENECK, folder, variants)] if config.distorts else []
     if config.cut is not None:
         found.append((spec_at(config.cut), folder, sum(sets.values()) + variants))

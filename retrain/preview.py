@@ -12,7 +12,7 @@ from bottlenecks import atomic
 from bottlenecks.errors import BadImageError, ImageFolderError, UsageError, shown
 from bottlenecks.outputs import check_ways, check_writable
 from bottlenecks.photos.decode import decode
-from bottlenecks.photos.distort import distorted, variant_key
+from bottlenecks.photos.distort import distorted, variant_keys
 from bottlenecks.photos.labels import ImageFolder, LabeledImage
 from bottlenecks.photos.reading import file_bytes
 from bottlenecks.photos.sheet import MARKER, Row, sheet
@@ -103,14 +103,14 @@ def _row(config: Config, image: LabeledImage) -> Row:
     """A photo as it is, and its first variants. Raises `BadImageError`."""
     with file_bytes(image.path) as (data, _):
         key = hashlib.sha256(data).digest()
-        keys = [variant_key(key, config, config.seed, n) for n in range(_count(config))]
+        keys = variant_keys(key, config, config.seed)[: _count(config)]
         pictures = [decode(data), *distorted(data, config, keys)]
     return Row(f"{image.label}: {os.path.basename(image.relpath)}", pictures)
 
 
 def _count(config: Config) -> int:
     """How many variants of a photo are shown."""
-    return min(VARIANTS, config.distortions_per_image)
+    return min(VARIANTS, config.variants)
 
 
 def _title(config: Config) -> str:

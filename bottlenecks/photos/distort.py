@@ -4,6 +4,7 @@ Distances are those of the network's input, which has the photo's content but no
 """
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -36,6 +37,27 @@ def variant_key(image_key: bytes, settings: DistortionSettings, seed: int, numbe
     }
     text = json.dumps(made_by, sort_keys=True, separators=(",", ":"))
     return image_key + hashlib.sha256(text.encode()).digest()
+
+
+def variant_keys(image_key: bytes, settings: DistortionSettings, seed: int) -> list[bytes]:
+    """The keys of all variants of an image; none where nothing distorts.
+
+    As many as are asked for, but no two that are the same, and none that is the photo itself: of
+    flips alone there are one or three.
+    """
+    flips_alone = all(name.startswith("flip_") for name in settings.distortions)
+    found: dict[tuple[int, int] | int, bytes] = {}  # what else is drawn is never drawn again
+    for number in itertools.count():
+        if len(found) == settings.variants:
+            break
+        key = variant_key(image_key, settings, seed, number)
+        drawn = _draw(settings, key)
+        flips = drawn.flip_x, drawn.flip_y
+        if not flips_alone:
+            found[number] = key
+        elif flips != (1, 1):
+            found.setdefault(flips, key)
+    return list(found.values())
 
 
 def distort(

@@ -63,3 +63,13 @@ class DistortionSettings(Settings):
     def distorts(self) -> bool:
         """Whether any distortion is on."""
         return bool(self.distortions)
+
+    @property
+    def variants(self) -> int:
+        """How many each training photo has: what is asked for, but of flips alone 1 or 3 at most.
+
+        0 where nothing distorts.
+        """
+        on, count = self.distortions, self.distortions_per_image
+        flips_alone = all(name.startswith("flip_") for name in on)
+        return min(count, 2 ** len(on) - 1) if flips_alone else count

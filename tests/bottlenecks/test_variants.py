@@ -285,7 +285,7 @@ def test_many_variants_of_a_photo_are_not_in_memory_at_once(
     folder.mkdir(parents=True)
     photo((0, 200, 200), 0).save(folder / "one.jpg")
     photos = Photos(tmp_path / "Dataset", tmp_path / "cache")
-    own = DistortionSettings(flip_left_right=True, distortions_per_image=400)
+    own = DistortionSettings(random_brightness=20, distortions_per_image=400)
     tracemalloc.start()
     try:
         assert photos.fill(own).computed == 401
@@ -296,7 +296,7 @@ def test_many_variants_of_a_photo_are_not_in_memory_at_once(
 
 
 def test_the_most_variants_are_a_thousand_rows_of_an_image(photos: Photos) -> None:
-    own = DistortionSettings(flip_left_right=True, distortions_per_image=1000)
+    own = DistortionSettings(random_brightness=20, distortions_per_image=1000)
     assert len(set(variants_of(photos.images[0], own, SEED))) == 1000
 
 

@@ -676,7 +676,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
 def test_a_dry_run_counts_what_distortions_and_fine_tuning_add(
     call: Call, small_dataset: Path, tmp_path: Path
 ) -> None:
-    flags = ["--image_dir", small_dataset, "--model_dir", "models", "--flip_left_right"]
+    flags = ["--image_dir", small_dataset, "--model_dir", "models", "--random_crop=9"]
     flags += ["--fine_tune_from", "mixed7", "--distortions_per_image", "3"]
     before = files_below(tmp_path)
     result = call(retrain.cli.main, *flags, "--dry_run", extractor=Tiny())
@@ -701,7 +701,7 @@ def test_no_room_for_variants_is_one_error_line(
 ) -> None:
     usage = shutil.disk_usage("/")._replace(free=50_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    own = ["--image_dir", small_dataset, "--model_dir", "models", "--flip_left_right", *flags]
+    own = ["--image_dir", small_dataset, "--model_dir", "models", "--random_crop=9", *flags]
     result = call(retrain.cli.main, *own, extractor=Tiny())
     assert_one_error_line(result, "rows of bottleneck", "MB free", "--distortions_per_image")
 

@@ -80,7 +80,7 @@ def config_for(folder: Path, **settings: Any) -> Config:
         "model_dir": str(folder / "models"),
         "output_graph": str(folder / "graph.pb"),
         "output_labels": str(folder / "labels.txt"),
-        "flip_left_right": True,
+        "random_brightness": 20,
         "distortions_per_image": 2,
         "how_many_training_steps": 5,
         "fine_tune_from": "mixed7",
@@ -130,7 +130,7 @@ def test_the_rows_of_variants_and_of_a_cut_are_those_that_the_run_computes(
 def test_only_what_is_asked_for_is_counted(small_dataset: Path, tmp_path: Path, asked: str) -> None:
     own: dict[str, Any] = {}
     if asked != "distortions":
-        own |= {"flip_left_right": False, "distortions_per_image": 4}
+        own |= {"random_brightness": 0, "distortions_per_image": 4}
     if asked != "fine-tuning":
         own |= {"fine_tune_from": None, "fine_tune_epochs": 8}
     config = config_for(tmp_path, **own)

@@ -63,7 +63,7 @@ def test_the_seed_chooses_the_photos(call: Call, dataset: Path, tmp_path: Path) 
 
 def test_as_many_variants_as_there_are_up_to_what_fits(dataset: Path, tmp_path: Path) -> None:
     for count in (1, 2, VARIANTS, VARIANTS + 1):
-        config = Config(image_dir=str(dataset), flip_up_down=True, distortions_per_image=count)
+        config = Config(image_dir=str(dataset), random_crop=20, distortions_per_image=count)
         path = str(tmp_path / "sheet.png")
         assert preview(config, path) == Preview(path, PHOTOS, min(count, VARIANTS))
 

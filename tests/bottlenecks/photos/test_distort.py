@@ -1,5 +1,6 @@
 """Each distortion moves pixels as it says, and a key alone tells a variant."""
 
+import dataclasses
 import hashlib
 import math
 import subprocess
@@ -14,7 +15,13 @@ from PIL import Image
 from bottlenecks.errors import BadImageError
 from bottlenecks.photos import distort as distort_module
 from bottlenecks.photos.decode import decode
-from bottlenecks.photos.distort import DISTORT_VERSION, distort, distorted, variant_key
+from bottlenecks.photos.distort import (
+    DISTORT_VERSION,
+    distort,
+    distorted,
+    variant_key,
+    variant_keys,
+)
 from bottlenecks.photos.settings import DistortionSettings
 from bottlenecks.row_spec import VARIANT_KEY_BYTES, image_of
 from tests.conftest import ROOT, photo
@@ -25,6 +32,14 @@ STRONGEST: dict[str, Any] = {
     **{"flip_left_right": True, "flip_up_down": True, "random_rotation": 180, "random_shear": 60},
 }
 MANY = 40  # variants, of which some go either way
+
+
+# Levels at some places of three variants of a made picture.
+PINNED = [
+    [[48, 38, 45, 51], [59, 65, 71, 77], [86, 93, 71, 72]],
+    [[55, 67, 79, 93], [79, 91, 71, 83], [70, 83, 95, 107]],
+    [[43, 37, 51, 64], [56, 66, 80, 93], [82, 81, 78, 91]],
+]
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -359,3 +374,39 @@ def test_the_strongest_distortions_take_little_memory() -> None:
     assert result.returncode == 0, result.stderr
     kilobytes = int(result.stdout) / (1024 if sys.platform == "darwin" else 1)
     assert kilobytes < 100_000
+
+
+@pytest.mark.parametrize(
+    ("on", "count"), [(("flip_left_right",), 1), (("flip_left_right", "flip_up_down"), 3)]
+)
+def test_flips_alone_give_each_other_picture_once(on: tuple[str, ...], count: int) -> None:
+    """There are no more, and the photo itself is none of them."""
+    data = png(np.random.default_rng(0).integers(0, 256, (299, 299, 3)).astype(np.uint8))
+    settings = DistortionSettings(**dict.fromkeys(on, True), distortions_per_image=4)
+    assert settings.variants == count
+    for image in range(20):
+        keys = variant_keys(bytes([image]) * 32, settings, seed=0)
+        pictures = [decode(data), *distorted(data, settings, keys)]
+        assert len({picture.tobytes() for picture in pictures}) == count + 1
+
+
+def test_the_keys_of_more_variants_begin_with_those_of_fewer() -> None:
+    few = DistortionSettings(flip_left_right=True, random_crop=10, distortions_per_image=4)
+    many = dataclasses.replace(few, distortions_per_image=8)
+    keys = [variant_keys(b"k" * 32, settings, seed=1) for settings in (few, many)]
+    assert keys[0] == keys[1][:4]
+    assert [len(set(own)) for own in keys] == [4, 8]
+    assert keys[0][2] == variant_key(b"k" * 32, few, 1, 2)
+    assert variant_keys(b"k" * 32, DistortionSettings(), seed=1) == []
+
+
+def test_what_a_key_gives_is_pinned() -> None:
+    """Of another picture under the same key a cache would be stale: see `DISTORT_VERSION`."""
+    rows, columns = np.mgrid[0:90, 0:120]
+    picture = np.stack([rows * 2, columns * 2, (rows + columns) % 97], axis=-1).astype(np.uint8)
+    settings = DistortionSettings(
+        random_crop=30, random_scale=20, random_rotation=40, random_shear=25, random_shift=10
+    )
+    keys = [variant_key(b"p" * 32, settings, 5, number) for number in range(3)]
+    found = distorted(png(picture), settings, keys, (24, 32))[:, ::8, ::8].mean(axis=-1)
+    np.testing.assert_allclose(found.round(), PINNED, atol=1.5)
