@@ -23,13 +23,13 @@ from bottlenecks.photos.decode import decode
 from bottlenecks.photos.labels import ImageFolder, LabeledImage, scan
 from bottlenecks.photos.reading import file_bytes, in_order, key_of, pool_of
 from retrain.config import ALL, MeasureConfig
+from retrain.data.dataset import LEFT_OUT, counting
 from retrain.data.groups import check_groups, members_of
 from retrain.data.matching import match
 from retrain.data.split import Member, split
 from retrain.export.engine import Engine
 from retrain.report.results import Measurement, sample_of_test, tested
 
-_RANK = {"training": 0, "validation": 1, "testing": 2}  # copies count in the highest
 _OFF_ONE = 0.01  # that a row of probabilities may add up to, in a graph of 8 bits
 
 
@@ -131,21 +131,19 @@ def _left_out(
     sets: Mapping[str, str],
     name: str,
 ) -> frozenset[str]:
-    """The relpaths of the set ``name`` whose content, or given group, counts in another set."""
+    """The relpaths of the set ``name`` whose copy or group counts in another set."""
     if name == ALL or name == "testing":
         return frozenset()
     images, names = folder.images, [sets[image.relpath] for image in folder.images]
     with pool_of(config.decode_threads or machine.threads(), "photos") as pool:
         hashed = in_order(pool, _key, images, 2 * machine.MOST_THREADS)
-        keys = [key for _, key in hashed]
-    groups = [member.group for member in members]
-    is_above = [_RANK[other] > _RANK[name] for other in names]
-    copied = {key for key, above in zip(keys, is_above, strict=True) if above} - {None}
-    grouped = {group for group, above in zip(groups, is_above, strict=True) if above}
+        # Those that cannot be read are copies of none.
+        keys = [key or image.relpath.encode("utf-8", "replace") for image, key in hashed]
+    set_of = counting(names, keys, [member.group for member in members]).tolist()
     return frozenset(
         image.relpath
-        for image, other, key, group in zip(images, names, keys, groups, strict=True)
-        if other == name and (key in copied or (folder.sets and group in grouped))
+        for image, own, counts in zip(images, names, set_of, strict=True)
+        if own == name and counts == LEFT_OUT
     )
 
 

@@ -225,15 +225,16 @@ def sets_of(
     members = members_of(images, group_by)
     sets = split(members, validation_percentage, testing_percentage)
     groups = [member.group for member in members]
-    units = _linked([image.key for image in images], groups)
-    return _counting([sets[image.relpath] for image in images], units), groups
+    names = [sets[image.relpath] for image in images]
+    return counting(names, [image.key for image in images], groups), groups
 
 
-def _counting(names: Sequence[str], units: np.ndarray) -> np.ndarray:
+def counting(names: Sequence[str], keys: Sequence[bytes], groups: Sequence[str]) -> np.ndarray:
     """The ``names`` of the images' sets, (n,) str; `LEFT_OUT` outside the one of its unit.
 
-    ``units`` (n,) int64 are those of the images.
+    ``keys`` and ``groups`` are those of the images.
     """
+    units = _linked(keys, groups)
     rank = np.array([_PRECEDENCE.index(name) for name in names])
     first = np.full(len(names), len(_PRECEDENCE))
     np.minimum.at(first, units, rank)

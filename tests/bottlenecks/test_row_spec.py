@@ -269,8 +269,7 @@ def test_what_is_in_memory_is_decided_by_bytes(
 
 
 def test_another_cut_has_another_fingerprint(model_dir: Path) -> None:
-    class Cut(InceptionV3):
-        spec = MIXED7
-
-    whole, cut = InceptionV3("random", model_dir), Cut("random", model_dir)
+    whole = InceptionV3("random", model_dir)
+    cut = whole.at("mixed7")
+    assert cut.spec == MIXED7
     assert whole.fingerprint != cut.fingerprint

@@ -441,13 +441,6 @@ def test_the_metrics_have_the_keys_of_a_run(trained: Trained, tmp_path: Path) ->
     assert list(of_run["test"]) == list(of_measured["test"])
 
 
-def test_an_evaluation_in_the_folder_of_a_run_leaves_no_curves_of_it(tmp_path: Path) -> None:
-    run = train_colours(tmp_path, how_many_training_steps=2, report_dir=str(tmp_path / "report"))
-    measured(run, report_dir=str(tmp_path / "report"))
-    plots = {path.name for path in (tmp_path / "report").glob("*.png")}
-    assert plots == {"confusion.png", "calibration.png"}
-
-
 def test_the_figures_are_printed_though_the_report_fails(
     trained: Trained, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -466,7 +459,7 @@ def test_the_figures_are_printed_though_the_report_fails(
         (["--how_many_training_steps", "3"], ["--how_many_training_steps does nothing with"]),
         (["--bottleneck_dir", "x", "--tune"], ["--bottleneck_dir", "--tune", "do nothing with"]),
         (["--summaries_dir", "x"], ["--summaries_dir does nothing with --evaluate"]),
-        (["--dry_run"], ["--dry_run and --evaluate are for one at a time"]),
+        (["--dry_run"], ["--dry_run: not allowed with argument --evaluate"]),
         (["--set", "tests"], ["--set", "testing"]),
         (["--graph", "missing.pb"], ["missing.pb does not exist", "--graph"]),
         (["--input_height", "0"], ["--input_height must be at least 1"]),
