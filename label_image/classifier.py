@@ -11,9 +11,9 @@ import numpy as np
 from bottlenecks import machine
 from bottlenecks.errors import BadImageError
 from bottlenecks.photos.reading import in_order, pool_of
-from label_image.config import Config
 from label_image.photos import Photo, Pixels, photos_in
-from retrain.export.engine import Engine
+from retrain.engines.engine import Engine
+from retrain.engines.settings import GraphSettings
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,14 @@ class Result:
 
 
 class Classifier:
-    """A frozen graph and its labels, ready to classify photos.
+    """An exported classifier and its labels, ready to classify photos.
 
-    Photos are read by the decoder that training used, in ``input_height`` x ``input_width``, and
-    fed as ``(pixel - input_mean) / input_std`` to ``input_layer``; what is None is read from the
-    graph. Works for the graphs of retrain.py too.
+    ``graph`` is a file of any of the formats of `retrain.engines`. Photos are read by the decoder
+    that training used, in ``input_height`` x ``input_width``, and fed as ``(pixel - input_mean) /
+    input_std`` to ``input_layer``: ``options`` are those of `GraphSettings`, and what is left out
+    is read from the graph. Works for the graphs of retrain.py too.
 
-    The graph of `retrain` carries its labels: the labels file must hold the same, and is not missed
+    What `retrain` wrote carries its labels: the labels file must hold the same, and is not missed
     where ``labels`` is left at its default. A graph of retrain.py needs the file.
 
     Raises `GraphError` for files that are missing, are something else, or do not fit together.
@@ -61,26 +62,12 @@ class Classifier:
 
     def __init__(
         self,
-        graph: str | os.PathLike[str] = Config.graph,
-        labels: str | os.PathLike[str] = Config.labels,
-        *,
-        input_layer: str | None = None,
-        output_layer: str | None = None,
-        input_height: int | None = None,
-        input_width: int | None = None,
-        input_mean: float | None = None,
-        input_std: float | None = None,
+        graph: str | os.PathLike[str] = GraphSettings.graph,
+        labels: str | os.PathLike[str] = GraphSettings.labels,
+        **options: Any,
     ) -> None:
-        self._engine = Engine(
-            graph,
-            labels,
-            input_layer=input_layer,
-            output_layer=output_layer,
-            input_height=input_height,
-            input_width=input_width,
-            input_mean=input_mean,
-            input_std=input_std,
-        )
+        settings = GraphSettings(graph=os.fspath(graph), labels=os.fspath(labels), **options)
+        self._engine = Engine(settings)
         self.labels = self._engine.labels
 
     def classify(self, photos: Any) -> Iterator[Result]:

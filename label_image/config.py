@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bottlenecks.settings import flag, require
-from retrain.export.settings import GraphSettings
+from retrain.engines.settings import GraphSettings
 
 FORMATS = ("text", "json", "csv")
 

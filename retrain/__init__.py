@@ -14,6 +14,7 @@ data/       cached rows -> the images of each set
 training/   the images of each set -> a trained softmax layer
 report/     what a run has found, and how it is shown
 export/     the trained classifier -> files that other programs load
+engines/    such a file -> scores of pixels
 config      the settings of both stages, and of an evaluation
 plan        what a run would do
 preview     what the distortions make of some photos

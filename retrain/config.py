@@ -13,7 +13,8 @@ from bottlenecks.photos.settings import DistortionSettings
 from bottlenecks.settings import flag, require
 from retrain.data.settings import SplitSettings
 from retrain.data.split import SETS
-from retrain.export.settings import ExportSettings, GraphSettings
+from retrain.engines.settings import GraphSettings
+from retrain.export.settings import ExportSettings
 from retrain.report.settings import GENERATORS, ReportSettings, TestSettings
 from retrain.training.settings import INCEPTION, FineTuneSettings, TrainingSettings
 

@@ -27,7 +27,7 @@ from retrain.data.dataset import LEFT_OUT, counting
 from retrain.data.groups import check_groups, members_of
 from retrain.data.matching import match
 from retrain.data.split import Member, split
-from retrain.export.engine import Engine
+from retrain.engines.engine import Engine
 from retrain.report.results import Measurement, sample_of_test, tested
 
 _OFF_ONE = 0.01  # that a row of probabilities may add up to, in a graph of 8 bits
@@ -85,7 +85,7 @@ def measure(config: MeasureConfig, *, listener: MeasureListener | None = None) -
     folder = scan(config.image_dir, validation_dir=config.validation_dir, test_dir=config.test_dir)
     config.check_outputs()
     with if_interrupted("nothing was written"):
-        engine = Engine(**config.of_the_graph)
+        engine = Engine(config)
         choice = _choose(config, folder, tuple(map(shown, engine.labels)))
         listener.chosen(choice)
         measurement = _Measuring(config, engine, choice, listener).run()

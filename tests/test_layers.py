@@ -100,7 +100,7 @@ def test_the_table_names_every_module_and_no_other(place: str) -> None:
 def test_the_rooms_are_those_of_the_design() -> None:
     assert [
         *(f"bottlenecks.{room}" for room in ("network", "photos", "store")),
-        *(f"retrain.{room}" for room in ("data", "export", "report", "training")),
+        *(f"retrain.{room}" for room in ("data", "engines", "export", "report", "training")),
     ] == ROOMS
 
 
@@ -147,7 +147,7 @@ def test_the_doors_lead_into_their_own_package(package: str) -> None:
 def test_label_image_imports_nothing_of_retrain_but_what_runs_a_graph() -> None:
     found = set().union(*(imports(module) for module in ALL if module.startswith("label_image.")))
     of_retrain = {name for name in found if name.split(".")[0] == "retrain"}
-    assert of_retrain == {"retrain.export.engine", "retrain.export.settings"}
+    assert of_retrain == {"retrain.engines.engine", "retrain.engines.settings"}
 
 
 @pytest.mark.parametrize("module", ALL)

@@ -1,7 +1,7 @@
 """The exported graph's names: the contract between `retrain.export.frozen_graph` and its readers.
 
 They are those of the graphs that retrain.py wrote, so that its users' programs find them; but for
-the labels, by which `retrain.export.reading` notices a label file that belongs to another graph.
+the labels, by which `retrain.engines` notices a label file that belongs to another graph.
 """
 
 from bottlenecks.network.names import BOTTLENECK_NODE, INPUT_NODE, NETWORK_SCOPE
@@ -11,12 +11,14 @@ PLACEHOLDER_NODE = "Placeholder"  # (n, 299, 299, 3) float32 in [0, 1], as with 
 MUL_NODE = INPUT_NODE  # (n, 299, 299, 3) float32 in [-1, 1], as with Inception of 2015
 LOGITS_NODE = "final_training_ops/Wx_plus_b/add"  # (n, C) float32
 FINAL_NODE = "final_result"  # (n, C) float32, rows sum to 1; the default name
-LABELS_NODE = "retrain/labels"  # (C,) string: the labels in UTF-8, a constant that nothing uses
+# Constants that nothing uses:
+LABELS_NODE = "retrain/labels"  # (C,) string: the labels in UTF-8
+ABOUT_NODE = "retrain/about"  # () string: what made it, JSON
 
 TAKEN_SCOPES = frozenset(
     name.split("/")[0].lower()
     for name in (
         *(CONTENTS_NODE, PLACEHOLDER_NODE, MUL_NODE, BOTTLENECK_NODE, LOGITS_NODE),
-        *(LABELS_NODE, "preprocess", NETWORK_SCOPE),
+        *(LABELS_NODE, ABOUT_NODE, "preprocess", NETWORK_SCOPE),
     )
 )

@@ -1,15 +1,12 @@
-"""The settings of what is exported, and of an exported classifier that is used."""
+"""The settings of what is exported."""
 
-import math
 import re
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 from bottlenecks.errors import UsageError, shown
 from bottlenecks.settings import Output, Settings, flag, require
 from retrain.export import graph_spec
-
-MAX_SIDE = 4096  # pixels of a photo that is fed to a graph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,47 +42,3 @@ class ExportSettings(Settings):
     def outputs(self) -> list[Output]:
         names = ("output_graph", "output_labels")
         return [*super().outputs, *(Output(name, getattr(self, name)) for name in names)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class GraphSettings(Settings):
-    """Which classifier is used, and how photos are fed to it. What is None the graph says."""
-
-    title: ClassVar[str] = "the graph, and how photos are fed to it"
-
-    graph: str = flag(ExportSettings.output_graph, "the graph that retrain wrote", metavar="FILE")
-    labels: str = flag(ExportSettings.output_labels, "its labels, one a line", metavar="FILE")
-    input_layer: str | None = flag(
-        None, "the graph's input (default: Mul, Placeholder or input)", metavar="NAME"
-    )
-    output_layer: str | None = flag(
-        None, "the graph's output (default: final_result, or its only softmax)", metavar="NAME"
-    )
-    input_height: int | None = flag(None, "height that photos are resized to", metavar="PIXELS")
-    input_width: int | None = flag(None, "width that photos are resized to", metavar="PIXELS")
-    input_mean: float | None = flag(
-        None, "subtracted from pixels of 0..255 (default: 127.5 for Mul, else 0)", metavar="X"
-    )
-    input_std: float | None = flag(
-        None, "then divided by (default: 127.5 for Mul, else 255)", metavar="X"
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("input_height", "input_width"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, name, "at least 1", value)
-            require(value is None or value <= MAX_SIDE, name, f"at most {MAX_SIDE}", value)
-        for name in ("input_mean", "input_std"):
-            value = getattr(self, name)
-            require(value is None or math.isfinite(value), name, "a finite number", value)
-        require(self.input_std != 0, "input_std", "other than 0", self.input_std)
-
-    @property
-    def inputs(self) -> dict[str, str]:
-        return super().inputs | {"graph": self.graph, "labels": self.labels}
-
-    @property
-    def of_the_graph(self) -> dict[str, Any]:
-        """The values of these settings alone, by which an engine is made."""
-        return {field.name: getattr(self, field.name) for field in fields(GraphSettings)}

@@ -490,7 +490,7 @@ def test_interrupted_it_says_that_nothing_was_written(
     def interrupt(*_: object) -> np.ndarray:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("retrain.export.engine.Engine.scores", interrupt)
+    monkeypatch.setattr("retrain.engines.engine.Engine.scores", interrupt)
     result = call(retrain.cli.main, *flags_of(trained, "--report_dir", "report"))
     assert result.returncode == 130
     assert result.stderr.strip() == "interrupted; nothing was written"

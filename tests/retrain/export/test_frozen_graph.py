@@ -15,8 +15,8 @@ from bottlenecks.network.inception import InceptionV3
 from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.photos.decode import decode
 from retrain.config import Config
+from retrain.engines.safe import SAFE_OPS
 from retrain.export.frozen_graph import graph_bytes, write
-from retrain.export.safe import SAFE_OPS
 from retrain.training.head import Head
 from tests.conftest import COLOURS, Trained, photo
 from tests.standin import StandIn

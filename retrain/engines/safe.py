@@ -9,9 +9,10 @@ from typing import Any
 
 from bottlenecks.errors import GraphError, UnsafeGraphError, shown
 from bottlenecks.network.tensorflow import import_tensorflow
+from retrain.engines.reading import MAX_LABELS
 
 MAX_CONSTANT_ELEMENTS = 2**28  # 1 GiB of float32, ten times InceptionV3
-MAX_STRINGS = 2**18  # labels: a head of more, 2048 float32 each, does not fit into a graph
+MAX_STRINGS = MAX_LABELS
 # A graph of retrain has 550 nodes, the largest networks of other programs (NASNet-A) some ten
 # thousand. 30,000 take TensorFlow about two seconds.
 MAX_NODES = 30_000

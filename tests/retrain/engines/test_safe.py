@@ -1,4 +1,4 @@
-"""retrain.export.safe: a graph that is broken or made to do harm is one error line, soon."""
+"""retrain.engines.safe: a graph that is broken or made to do harm is one error line, soon."""
 
 import random
 from collections.abc import Callable
@@ -10,11 +10,16 @@ import pytest
 
 from bottlenecks.errors import GraphError
 from bottlenecks.network.tensorflow import import_tensorflow
-from retrain.export.engine import Engine
-from retrain.export.safe import MAX_EDGES, MAX_STRINGS, SAFE_OPS
+from retrain.engines.engine import Engine
+from retrain.engines.safe import MAX_EDGES, MAX_STRINGS, SAFE_OPS
+from retrain.engines.settings import GraphSettings
 
 tf: Any = import_tensorflow()
 GraphDef = tf.compat.v1.GraphDef
+
+
+def engine(graph: Path, labels: Path | str = GraphSettings.labels) -> Engine:
+    return Engine(GraphSettings(graph=str(graph), labels=str(labels)))
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +45,8 @@ def use(tmp_path: Path) -> Callable[[bytes], np.ndarray]:
     def use_graph(data: bytes) -> np.ndarray:
         (tmp_path / "graph.pb").write_bytes(data)
         (tmp_path / "labels.txt").write_text("a\nb\nc\n")
-        engine = Engine(tmp_path / "graph.pb", tmp_path / "labels.txt")
-        return engine.scores(np.zeros((2, 16, 16, 3), np.uint8))
+        found = engine(tmp_path / "graph.pb", tmp_path / "labels.txt")
+        return found.scores(np.zeros((2, 16, 16, 3), np.uint8))
 
     return use_graph
 

@@ -1,4 +1,4 @@
-"""retrain.export.reading: reads frozen graphs and labels, refuses what is not or not safe."""
+"""retrain.engines.frozen_graph: reads frozen graphs and labels, refuses what is not or not safe."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -11,13 +11,19 @@ import pytest
 from bottlenecks.errors import GraphError, UnsafeGraphError
 from bottlenecks.network.tensorflow import import_tensorflow
 from label_image.classifier import Classifier
-from retrain.export.engine import Engine
+from retrain.engines.engine import Engine
+from retrain.engines.frozen_graph import find_input, find_output, read, read_graph
+from retrain.engines.reading import read_labels
+from retrain.engines.safe import MAX_NODES
+from retrain.engines.settings import GraphSettings
 from retrain.export.frozen_graph import graph_bytes, write
-from retrain.export.reading import carried_labels, find_input, find_output, read_graph, read_labels
-from retrain.export.safe import MAX_NODES
 from retrain.training.head import Head
 from tests.conftest import COLOURS, Trained, photo
 from tests.standin import StandIn
+
+
+def engine(graph: Path, labels: Path | str = GraphSettings.labels) -> Engine:
+    return Engine(GraphSettings(graph=str(graph), labels=str(labels)))
 
 
 def write_labels(folder: Path, data: bytes) -> Path:
@@ -155,15 +161,15 @@ def without_labels(graph: Path, path: Path) -> Path:
 
 def test_labels_of_another_graph_are_refused(tmp_path: Path, trained: Trained) -> None:
     with pytest.raises(GraphError, match=r"line 2 is 'mauve', in the graph it is 'magenta'.*--lab"):
-        Engine(trained.graph, write_labels(tmp_path, b"cyan\nmauve\nyellow\n"))
+        engine(trained.graph, write_labels(tmp_path, b"cyan\nmauve\nyellow\n"))
     with pytest.raises(GraphError, match="line 1 is 'yellow'"):
-        Engine(trained.graph, write_labels(tmp_path, b"yellow\nmagenta\ncyan\n"))
+        engine(trained.graph, write_labels(tmp_path, b"yellow\nmagenta\ncyan\n"))
 
 
 def test_a_graph_without_labels_takes_those_of_the_file(tmp_path: Path, trained: Trained) -> None:
     graph = without_labels(trained.graph, tmp_path / "old.pb")
     labels = write_labels(tmp_path, b"cyan\nmauve\nyellow\n")
-    assert Engine(graph, labels).labels == ["cyan", "mauve", "yellow"]
+    assert engine(graph, labels).labels == ["cyan", "mauve", "yellow"]
 
 
 def test_a_run_killed_between_the_two_renames_gives_no_wrong_names(
@@ -173,7 +179,7 @@ def test_a_run_killed_between_the_two_renames_gives_no_wrong_names(
     old = write_carried(tmp_path, ["ants", "bees", "wasps"]).read_bytes()
     graph, labels = tmp_path / "graph.pb", tmp_path / "labels.txt"
     write(graph, old, labels, ["ants", "bees", "wasps"])
-    assert Engine(graph, labels).labels == ["ants", "bees", "wasps"]
+    assert engine(graph, labels).labels == ["ants", "bees", "wasps"]
     rename = os.replace
     renamed: list[Path] = []
 
@@ -188,21 +194,21 @@ def test_a_run_killed_between_the_two_renames_gives_no_wrong_names(
         write(graph, new, labels, ["daisy", "roses", "tulips"])
     assert (graph.read_bytes() == new, labels.read_text()) == (True, "ants\nbees\nwasps\n")
     with pytest.raises(GraphError, match=r"'ants', in the graph it is 'daisy'.*python -m retrain"):
-        Engine(graph, labels)
+        engine(graph, labels)
 
 
 def test_the_graph_s_own_labels_do_where_the_usual_file_is_missing(
     tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert Engine(trained.graph).labels == list(COLOURS)
+    assert engine(trained.graph).labels == list(COLOURS)
     with pytest.raises(GraphError, match=r"other\.txt does not exist"):
-        Engine(trained.graph, "other.txt")
+        engine(trained.graph, "other.txt")
     with pytest.raises(GraphError, match=r"retrained_labels\.txt does not exist"):
-        Engine(without_labels(trained.graph, tmp_path / "old.pb"))
+        engine(without_labels(trained.graph, tmp_path / "old.pb"))
     (tmp_path / "retrained_labels.txt").write_text("a\nb\nc\n")
     with pytest.raises(GraphError, match="line 1 is 'a'"):
-        Engine(trained.graph)
+        engine(trained.graph)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +216,7 @@ def test_the_graph_s_own_labels_do_where_the_usual_file_is_missing(
     [["żółta róża", "日本", "e\u0301"], ["x" * 255, "y"], [f"label {i}" for i in range(5000)]],
 )
 def test_labels_of_all_kinds_are_carried(tmp_path: Path, labels: list[str]) -> None:
-    assert carried_labels(read_graph(write_carried(tmp_path, labels))) == labels
+    assert read(write_carried(tmp_path, labels)).labels == labels
 
 
 # unsafe graphs
@@ -304,7 +310,7 @@ def test_a_negative_shape_does_not_outweigh_a_huge_one(tmp_path: Path) -> None:
     path = write_graph(tmp_path, lambda tf: (tf.constant(1.0), tf.constant(2.0)))
     change_constant(path, [2**40], [-(2**40)])
     with pytest.raises(GraphError, match=r"graph\.pb"):
-        Engine(path, write_labels(tmp_path, b"a\nb\nc\n"))
+        engine(path, write_labels(tmp_path, b"a\nb\nc\n"))
 
 
 def repeat(path: Path, count: int) -> None:
@@ -324,10 +330,10 @@ def test_a_graph_with_very_many_nodes(tmp_path: Path) -> None:
     path = write_graph(tmp_path, hub_style)
     repeat(path, MAX_NODES - len(read_graph(path).node))
     labels = write_labels(tmp_path, b"a\nb\nc\n")
-    assert Engine(path, labels).labels == ["a", "b", "c"]
+    assert engine(path, labels).labels == ["a", "b", "c"]
     repeat(path, 1)
     with pytest.raises(UnsafeGraphError, match=f"{MAX_NODES + 1} nodes; at most {MAX_NODES}"):
-        Engine(path, labels)
+        engine(path, labels)
 
 
 # which tensors
@@ -429,7 +435,7 @@ def test_a_graph_that_wants_more_memory_than_there_is(
         colour_scores(tf, tf.compat.v1.placeholder(tf.float32, shape, name="Placeholder"), "s")
 
     with pytest.raises(GraphError):
-        Engine(write_graph(tmp_path, build), write_labels(tmp_path, b"a\nb\nc\n"))
+        engine(write_graph(tmp_path, build), write_labels(tmp_path, b"a\nb\nc\n"))
 
 
 def test_a_graph_that_takes_grey_photos(tmp_path: Path) -> None:
@@ -438,7 +444,7 @@ def test_a_graph_that_takes_grey_photos(tmp_path: Path) -> None:
         tf.nn.softmax(tf.reshape(pixels, (-1, 28 * 28))[:, :3], name="final_result")
 
     with pytest.raises(GraphError):
-        Engine(write_graph(tmp_path, build), write_labels(tmp_path, b"a\nb\nc\n"))
+        engine(write_graph(tmp_path, build), write_labels(tmp_path, b"a\nb\nc\n"))
 
 
 def test_nodes_that_do_not_fit_together(tmp_path: Path) -> None:
@@ -448,10 +454,10 @@ def test_nodes_that_do_not_fit_together(tmp_path: Path) -> None:
     graph_def.node[-1].input[0] = "nowhere"
     path.write_bytes(graph_def.SerializeToString())
     with pytest.raises(GraphError, match=r"graph\.pb.*nowhere"):
-        Engine(path, write_labels(tmp_path, b"a\nb\nc\n"))
+        engine(path, write_labels(tmp_path, b"a\nb\nc\n"))
 
 
 def test_float32_is_what_the_scores_of_the_stand_in_are(trained: Trained) -> None:
-    scores = Engine(trained.graph, trained.labels).scores(np.zeros((2, 299, 299, 3), np.uint8))
+    scores = engine(trained.graph, trained.labels).scores(np.zeros((2, 299, 299, 3), np.uint8))
     assert scores.dtype == np.float32
     assert scores.shape == (2, 3)

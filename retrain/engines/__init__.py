@@ -1,0 +1,14 @@
+"""Files that hold a classifier -> scores of pixels.
+
+The modules, in the order in which data flows (each imports only from those before it):
+
+============  ===================================================================
+settings      which classifier is used, and how photos are fed to it: the flags
+reading       read a file that may be anything; the labels of one
+program       what each format gives: what is inside of a file, and a program
+safe          refuse a graph that could do harm
+frozen_graph  TensorFlow's frozen graphs
+formats       all formats, and which one a file is in
+engine        pixels -> scores, by a classifier of any format
+============  ===================================================================
+"""

@@ -1,0 +1,95 @@
+"""A classifier of any format -> scores of pixels."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from bottlenecks import machine
+from bottlenecks.errors import GraphError, shown
+from bottlenecks.forks import OwnProcess
+from retrain.engines.formats import read
+from retrain.engines.reading import read_labels
+from retrain.engines.settings import GraphSettings
+
+
+class Engine:
+    """A classifier that runs: of `retrain`, of retrain.py, or of another program.
+
+    It takes photos of ``input_size`` (height, width), best ``batch_size`` of them at once, and no
+    more than ``fixed_batch`` where the graph has one, and gives the scores of its ``labels``.
+
+    What `retrain` wrote carries its labels: the labels file must hold the same, and is not missed
+    where ``labels`` is left at its default. A graph of retrain.py needs the file.
+
+    Raises `GraphError` for files that are missing, are something else, or do not fit together.
+    """
+
+    def __init__(self, settings: GraphSettings) -> None:
+        self._settings = settings
+        given = _given_labels(settings)  # first, because it takes next to no time
+        contents = read(settings.graph)
+        self.about = contents.about
+        self.labels = _agreed(settings, given, contents.labels)
+        self._program = contents.start(settings)
+        self._feeding = self._program.feeding
+        if self._feeding.classes is not None:
+            self._check_classes(self._feeding.classes)
+        self.input_size = self._feeding.size
+        self.fixed_batch = self._feeding.batch
+        self.batch_size = self.fixed_batch or machine.batch_size()
+        self._process = OwnProcess()
+
+    def scores(self, pixels: np.ndarray) -> np.ndarray:
+        """(n, height, width, 3) uint8 pixels -> (n, C) float32 scores.
+
+        Raises `GraphError` where the graph cannot give them, `UsageError` in a forked child.
+        """
+        self._process.check("this classifier")
+        mean, std = np.float32(self._feeding.mean), np.float32(self._feeding.std)
+        fed = (pixels.astype(np.float32) - mean) / std
+        if self.fixed_batch is not None:  # fill the last batch up
+            fed = np.resize(fed, (self.fixed_batch, *fed.shape[1:]))
+        scores = self._program(fed)[: len(pixels)]
+        if not np.isfinite(scores).all():
+            raise GraphError(
+                "the graph gives scores that are not finite; it is broken, or --input_mean and "
+                "--input_std are not those it was trained with"
+            )
+        self._check_classes(scores.shape[1])
+        return scores
+
+    def _check_classes(self, classes: int) -> None:
+        if classes != len(self.labels):
+            raise GraphError(
+                f"the graph {shown(self._settings.graph)} gives {classes} scores and "
+                f"{shown(self._settings.labels)} has {len(self.labels)} labels; use the labels "
+                "file that was written with the graph"
+            )
+
+
+def _given_labels(settings: GraphSettings) -> list[str] | None:
+    """Those of the labels file; None where it is left at its default, and there is none."""
+    if settings.labels == GraphSettings.labels and not os.path.lexists(settings.labels):
+        return None
+    return read_labels(settings.labels)
+
+
+def _agreed(settings: GraphSettings, given: list[str] | None, carried: Sequence[str]) -> list[str]:
+    """The labels that the file has ``given``, or that the graph has ``carried``.
+
+    Raises `GraphError` where they are others, or where there are none.
+    """
+    if not carried:
+        return given or read_labels(settings.labels)
+    if given is None:
+        return list(carried)
+    for line, (ours, theirs) in enumerate(zip(given, carried, strict=False), start=1):
+        if ours != theirs and len(given) == len(carried):  # other numbers show at the output
+            raise GraphError(
+                f"the labels file {shown(settings.labels)} was not written with the graph "
+                f"{shown(settings.graph)}: its line {line} is '{shown(ours)}', in the graph it is "
+                f"'{shown(theirs)}'; name the right one with --labels, or run python -m retrain "
+                "again (if it runs now, wait until it is done)"
+            )
+    return given
