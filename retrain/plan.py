@@ -28,6 +28,7 @@ from retrain.config import Config
 from retrain.data.dataset import check_counts, check_few, sets_of
 from retrain.data.groups import check_groups, members_of
 from retrain.data.split import SETS, split
+from retrain.export.formats import check as check_formats
 from retrain.report.health import count_folds
 from retrain.training.devices import count_workers
 
@@ -81,6 +82,7 @@ def checked_folder(config: Config) -> ImageFolder:
         count_folds(folder.counts, config.data_health_folds)
     if config.cut is not None and config.strategy in ("auto", "multi_worker"):
         count_workers()
+    check_formats(config)
     config.check_outputs()
     return folder
 

@@ -10,7 +10,7 @@ from bottlenecks.network.inception import InceptionV3, NetworkExtractor
 from bottlenecks.photos.labels import TESTING, TRAINING, VALIDATION
 from retrain.config import Config
 from retrain.data.dataset import Dataset, assemble
-from retrain.export.frozen_graph import graph_bytes, write
+from retrain.exporting import classifier_of, export_graph, export_others
 from retrain.learning import Learned, learn
 from retrain.listener import Listener
 from retrain.plan import checked_folder
@@ -29,8 +29,9 @@ def train(
     """Train a classifier for ``config.image_dir`` and write its graph, labels and report.
 
     Stage one runs first for the images that have no vector yet. The graph and its labels are
-    written before anything else is made, so that no failure there loses them. Of several workers
-    (see `retrain.training.devices`) the first one writes. ``extractor`` stands in for InceptionV3.
+    written whatever becomes of the test, and before anything else is made, so that no failure there
+    loses them. Of several workers (see `retrain.training.devices`) the first one tests and writes.
+    ``extractor`` stands in for InceptionV3.
 
     Raises what `bottlenecks.build` raises, and `ImageFolderError` for fewer than two labels or
     three images of one, before anything is computed or written; `OutputError` where the report
@@ -58,15 +59,18 @@ def train(
             if config.summaries_dir is not None and writes:
                 summaries = stack.enter_context(Summaries(config.summaries_dir))
             learned = learn(config, dataset, extractor, listener, summaries, strategy)
-            head, network = learned.model.head, learned.network
-            graph = graph_bytes(network, head, dataset.labels, config.final_tensor_name)
-            if writes:
-                write(config.output_graph, graph, config.output_labels, dataset.labels)
+        result = _result(dataset, learned)
+        if not writes:
+            listener.helped()
+            return result
         with if_interrupted("the graph and the labels are written, what comes after them is not"):
-            result = _tested(config, dataset, learned)
-            if not writes:
-                listener.helped()
-                return result
+            try:
+                result = _tested(config, dataset, learned, result)
+            finally:  # with the test figures, or without them
+                with if_interrupted(_kept_note(config)):
+                    classifier = classifier_of(config, extractor, learned, result)
+                    export_graph(config, classifier)
+            export_others(config, classifier)
             if summaries is not None and result.test is not None:
                 summaries.add_confusion(result.fitted.steps, result.test.confusion)
             listener.trained(result)
@@ -88,15 +92,8 @@ def _kept_note(config: Config) -> str:
     return "no graph was written; what was computed is kept, and the same command resumes"
 
 
-def _tested(config: Config, dataset: Dataset, learned: Learned) -> TrainingResult:
-    size, seed = config.test_batch_size, config.seed
-    before = after = None
-    if learned.fine_tuned is not None and learned.head is not None and learned.at_cut is not None:
-        before = test_model(dataset, learned.head, size, seed)
-        after = test_model(learned.at_cut, learned.fine_tuned.fitted.model, size, seed)
-        test = after if learned.fine_tuned.is_taken else before
-    else:
-        test = test_model(dataset, learned.model, size, seed)
+def _result(dataset: Dataset, learned: Learned) -> TrainingResult:
+    """What was made, before it is tested."""
     return TrainingResult(
         labels=dataset.labels,
         images={name: len(getattr(dataset, name)) for name in (TRAINING, VALIDATION, TESTING)}
@@ -105,12 +102,23 @@ def _tested(config: Config, dataset: Dataset, learned: Learned) -> TrainingResul
         fitted=learned.fitted,
         search=learned.searched,
         temperature=learned.temperature,
-        test=test,
+        test=None,
         problems=None,
         fine_tuned=learned.fine_tuned,
-        test_before=before,
-        test_after=after,
     )
+
+
+def _tested(
+    config: Config, dataset: Dataset, learned: Learned, result: TrainingResult
+) -> TrainingResult:
+    """``result`` with what the test images say."""
+    size, seed = config.test_batch_size, config.seed
+    if learned.fine_tuned is None or learned.head is None or learned.at_cut is None:
+        return dataclasses.replace(result, test=test_model(dataset, learned.model, size, seed))
+    before = test_model(dataset, learned.head, size, seed)
+    after = test_model(learned.at_cut, learned.fine_tuned.fitted.model, size, seed)
+    test = after if learned.fine_tuned.is_taken else before
+    return dataclasses.replace(result, test=test, test_before=before, test_after=after)
 
 
 def _write_report(config: Config, result: TrainingResult) -> None:

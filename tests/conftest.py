@@ -16,11 +16,16 @@ from PIL import Image
 from bottlenecks.builder import BuildReport
 from retrain.config import Config
 from retrain.data.dataset import Dataset
+from retrain.engines.frozen_graph import read_graph
+from retrain.export.graph_spec import ABOUT_NODE
 from retrain.listener import Listener
 from retrain.report.results import TrainingResult
 from retrain.trainer import train
 from retrain.training.fitting import Evaluation
 from tests.standin import StandIn
+
+# Equal runs are to give equal bytes, whenever they are.
+os.environ["SOURCE_DATE_EPOCH"] = "1609459200"
 
 # A shell may have started this with Ctrl-C ignored, which its children would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -199,3 +204,9 @@ def train_colours(folder: Path, **settings: Any) -> Trained:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """One training run for all tests that only look at its result."""
     return train_colours(tmp_path_factory.mktemp("trained"))
+
+
+def network_of(graph: Path) -> list[bytes]:
+    """All nodes of a graph but what made it, which has the flags and the figures of the test."""
+    graph_def = read_graph(graph)
+    return [node.SerializeToString() for node in graph_def.node if node.name != ABOUT_NODE]

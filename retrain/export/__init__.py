@@ -5,6 +5,11 @@ The modules, in the order in which data flows (each imports only from those befo
 ============  ===================================================================
 graph_spec    the exported graph's tensor names
 settings      where the classifier is written: the flags
-frozen_graph  head + InceptionV3 -> frozen graph, labels
+about         what made a classifier
+graph         head + InceptionV3 -> one graph
+classifier    what all formats are made from
+exporter      what the module of a format has
+frozen_graph  TensorFlow's frozen graph, and the labels
+formats       all formats
 ============  ===================================================================
 """

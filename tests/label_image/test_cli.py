@@ -13,7 +13,8 @@ import pytest
 
 from label_image import cli
 from label_image.cli import main
-from retrain.export.frozen_graph import graph_bytes, write
+from retrain.export.frozen_graph import write_pair
+from retrain.export.graph import graph_bytes
 from retrain.training.head import Head
 from tests.conftest import COLOURS, Call, Trained, assert_one_error_line, photo
 from tests.standin import StandIn
@@ -149,7 +150,7 @@ def test_labels_cannot_command_the_terminal(
 ) -> None:
     labels = ["cyan\x1b[2J\x9b31m", "magenta\u202e\x7f", "żółty"]
     head = Head(np.zeros((2048, 3), np.float32), np.zeros(3, np.float32))
-    write(
+    write_pair(
         tmp_path / "graph.pb",
         graph_bytes(StandIn().frozen, head, labels),
         tmp_path / "labels.txt",

@@ -16,7 +16,8 @@ from retrain.engines.frozen_graph import find_input, find_output, read, read_gra
 from retrain.engines.reading import read_labels
 from retrain.engines.safe import MAX_NODES
 from retrain.engines.settings import GraphSettings
-from retrain.export.frozen_graph import graph_bytes, write
+from retrain.export.frozen_graph import write_pair
+from retrain.export.graph import graph_bytes
 from retrain.training.head import Head
 from tests.conftest import COLOURS, Trained, photo
 from tests.standin import StandIn
@@ -178,7 +179,7 @@ def test_a_run_killed_between_the_two_renames_gives_no_wrong_names(
     new = write_carried(tmp_path, ["daisy", "roses", "tulips"]).read_bytes()
     old = write_carried(tmp_path, ["ants", "bees", "wasps"]).read_bytes()
     graph, labels = tmp_path / "graph.pb", tmp_path / "labels.txt"
-    write(graph, old, labels, ["ants", "bees", "wasps"])
+    write_pair(graph, old, labels, ["ants", "bees", "wasps"])
     assert engine(graph, labels).labels == ["ants", "bees", "wasps"]
     rename = os.replace
     renamed: list[Path] = []
@@ -191,7 +192,7 @@ def test_a_run_killed_between_the_two_renames_gives_no_wrong_names(
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        write(graph, new, labels, ["daisy", "roses", "tulips"])
+        write_pair(graph, new, labels, ["daisy", "roses", "tulips"])
     assert (graph.read_bytes() == new, labels.read_text()) == (True, "ants\nbees\nwasps\n")
     with pytest.raises(GraphError, match=r"'ants', in the graph it is 'daisy'.*python -m retrain"):
         engine(graph, labels)

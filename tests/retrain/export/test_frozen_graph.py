@@ -16,7 +16,8 @@ from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.photos.decode import decode
 from retrain.config import Config
 from retrain.engines.safe import SAFE_OPS
-from retrain.export.frozen_graph import graph_bytes, write
+from retrain.export.frozen_graph import write_pair
+from retrain.export.graph import graph_bytes
 from retrain.training.head import Head
 from tests.conftest import COLOURS, Trained, photo
 from tests.standin import StandIn
@@ -169,8 +170,8 @@ def test_the_labels_are_in_the_graph_under_any_prefix(head: Head, frozen_standin
 
 def test_write_replaces_both_files(tmp_path: Path) -> None:
     graph, labels = tmp_path / "new" / "graph.pb", tmp_path / "new" / "labels.txt"
-    write(graph, b"old", labels, ["a"])
-    write(graph, b"new", labels, ["daisy", "żółta róża", "日本"])
+    write_pair(graph, b"old", labels, ["a"])
+    write_pair(graph, b"new", labels, ["daisy", "żółta róża", "日本"])
     assert graph.read_bytes() == b"new"
     assert labels.read_bytes() == "daisy\nżółta róża\n日本\n".encode()
     assert sorted(os.listdir(graph.parent)) == ["graph.pb", "labels.txt"]
@@ -180,14 +181,14 @@ def test_a_failed_write_leaves_the_old_pair(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph, labels = tmp_path / "graph.pb", tmp_path / "labels.txt"
-    write(graph, b"old", labels, ["old"])
+    write_pair(graph, b"old", labels, ["old"])
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):
-        write(graph, b"new", labels, ["new"])
+        write_pair(graph, b"new", labels, ["new"])
     assert (graph.read_bytes(), labels.read_bytes()) == (b"old", b"old\n")
     assert len(os.listdir(tmp_path)) == 2
 

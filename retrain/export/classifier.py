@@ -1,0 +1,33 @@
+"""What all formats are made from: a network, a head, their labels, and what made them."""
+
+import functools
+from dataclasses import dataclass
+
+from retrain.export.about import About
+from retrain.export.graph import graph_bytes
+from retrain.training.head import Head
+
+
+@dataclass(frozen=True)
+class TrainedClassifier:
+    """A trained classifier, about to be exported.
+
+    ``network`` is a serialized GraphDef as `bottlenecks.network.inception.NetworkExtractor` has it,
+    and ``head`` gives the scores of the C ``labels``.
+    """
+
+    network: bytes
+    head: Head
+    labels: tuple[str, ...]
+    about: About
+    final_tensor_name: str
+
+    @functools.cached_property
+    def graph(self) -> bytes:
+        """The whole as a serialized GraphDef, see `retrain.export.graph`.
+
+        Raises `UsageError` for a ``final_tensor_name`` that is taken.
+        """
+        return graph_bytes(
+            self.network, self.head, self.labels, self.final_tensor_name, self.about.json
+        )
