@@ -44,6 +44,12 @@ def _main(argv: Sequence[str] | None, extractor: "Extractor | None") -> int:
             metavar="FILE",
             help=f"write the vectors, paths and labels to one {suffix.upper()} file",
         )
+    parser.add_argument(
+        "--summary",
+        action="store_true",
+        help="show InceptionV3's layers with their shapes, parameters and multiply-adds, where "
+        "fine-tuning can start, and what the 1x1 convolutions save; nothing is computed",
+    )
     actions = parser.add_argument_group("instead, look after --bottleneck_dir")
     for name, text in (
         ("--list", "show the fingerprints with where the network is cut, weights, rows and size"),
@@ -63,12 +69,18 @@ def _main(argv: Sequence[str] | None, extractor: "Extractor | None") -> int:
         for suffix in ("hdf5", "npz")
         if (path := values.pop(f"export_{suffix}")) is not None
     }
-    listing, verify = values.pop("list"), values.pop("verify")
+    summarised, listing, verify = (values.pop(name) for name in ("summary", "list", "verify"))
     fingerprints, yes = values.pop("prune"), values.pop("yes")
-    if listing + verify + (fingerprints is not None) > 1:
-        raise UsageError("--list, --verify and --prune are for one at a time")
-    if (listing or verify or fingerprints is not None) and exports:
+    instead = summarised + listing + verify + (fingerprints is not None)
+    if instead > 1:
+        raise UsageError("--summary, --list, --verify and --prune are for one at a time")
+    if instead and exports:
         raise UsageError("--export_hdf5 and --export_npz go with a run, not with these")
+    if summarised:
+        from bottlenecks.network.summary import summary as summary_of_network
+
+        print(summary_of_network())
+        return DONE
     bottleneck_dir = checked_path(values["bottleneck_dir"], "bottleneck_dir")
     if listing or verify:
         return _inspect(bottleneck_dir, verify)

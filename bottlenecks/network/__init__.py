@@ -13,5 +13,6 @@ bfloat16    the frozen network in half the bits
 weights     imagenet, random or a file -> checked weights
 layers      the two parts of a network that is cut
 inception   weights -> frozen InceptionV3: pixels -> rows; its fingerprint
+summary     what InceptionV3 is made of, and what its 1x1 convolutions save
 ==========  ==============================================================
 """

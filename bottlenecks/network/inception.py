@@ -221,20 +221,32 @@ class InceptionV3:
 
 
 def keras_model(weights: Weights) -> Any:
+    """Keras' InceptionV3 without its top, with ``weights``. Raises `WeightsError`."""
+    with _keras_defaults():
+        model = untrained()
+        _set_weights(model, weights)
+    return model
+
+
+def untrained(classes: int | None = None) -> Any:
+    """Keras' InceptionV3 as it is before training; without its top, or with one of ``classes``."""
     import_tensorflow()
     import keras
 
     with _keras_defaults():
-        model = keras.applications.InceptionV3(
-            include_top=False, pooling="avg", weights=None, input_shape=(*INPUT_SIZE, 3)
+        return keras.applications.InceptionV3(
+            include_top=classes is not None,
+            classes=classes or 0,
+            pooling="avg",
+            weights=None,
+            input_shape=(*INPUT_SIZE, 3),
         )
-        _set_weights(model, weights)
-    return model
 
 
 @contextlib.contextmanager
 def _keras_defaults() -> Iterator[None]:
     """Keras as it comes, within: ``keras.json`` and programs may want other numbers and layouts."""
+    import_tensorflow()
     import keras
 
     config = keras.config
