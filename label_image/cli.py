@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 BAR_SECONDS = 1.0  # before the bar shows
 
 DESCRIPTION = """\
-Label photos with a classifier that python -m retrain made. Takes photos and folders of
-photos. Exits with 2 if one of them cannot be read, after labelling the others."""
+Label photos with a classifier that python -m retrain made, or with InceptionV3 itself
+(--imagenet). Takes photos and folders of photos. Exits with 2 if one of them cannot be
+read, after labelling the others."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +49,8 @@ def _main(argv: Sequence[str] | None) -> int:
     from bottlenecks.progress import ProgressBar
     from label_image.classifier import Classifier
 
-    classifier = Classifier(**config.of_the_graph)
+    files = _imagenet(config) if config.imagenet else {}
+    classifier = Classifier(**config.of_the_graph | files)
     show = _SHOW[config.format](config.num_top_predictions, len(photos) > 1)
     failed = 0
     to_a_file = len(photos) > 1 and not sys.stdout.isatty()
@@ -59,6 +61,21 @@ def _main(argv: Sequence[str] | None) -> int:
             failed += _shown(result, show)
     show.end()
     return ERROR if failed else DONE
+
+
+def _imagenet(config: Config) -> dict[str, str]:
+    """The graph and the labels of InceptionV3 as it is published, which are made if need be."""
+    from bottlenecks.progress import ProgressBar
+    from retrain.engines.reading import read_labels
+    from retrain.export.imagenet import classifier
+
+    given = {name: getattr(config, name) for name in ("weights", "model_dir")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if config.labels != Config.labels:
+        given["labels"] = read_labels(config.labels)
+    with ProgressBar("weights", "B", True) as bar:
+        graph, labels = classifier(**given, on_download=bar)
+    return {"graph": str(graph), "labels": str(labels)}
 
 
 def _shown(result: "Result", show: "_Text") -> bool:

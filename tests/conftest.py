@@ -23,6 +23,7 @@ from retrain.report.results import TrainingResult
 from retrain.trainer import train
 from retrain.training.fitting import Evaluation
 from tests.standin import StandIn
+from tests.top import make_model_with_top
 
 # Equal runs are to give equal bytes, whenever they are.
 os.environ["SOURCE_DATE_EPOCH"] = "1609459200"
@@ -66,6 +67,20 @@ def small_dataset(tmp_path: Path) -> Path:
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Keeps the frozen network of ``--weights random`` for all tests of a run."""
     return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="session")
+def model_with_top() -> Any:
+    """Keras' InceptionV3 with a top of 5 labels."""
+    return make_model_with_top()
+
+
+@pytest.fixture(scope="session")
+def weights_with_top(model_with_top: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its weights file, in the format in which ImageNet's are published."""
+    path = tmp_path_factory.mktemp("weights") / "top.h5"
+    model_with_top.save(path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ operations  what each operation of the frozen network does
 frozen      run a frozen graph in little memory
 bfloat16    the frozen network in half the bits
 weights     imagenet, random or a file -> checked weights
+kept        frozen networks on the disk, under the hash of their bytes
 layers      the two parts of a network that is cut
 inception   weights -> frozen InceptionV3: pixels -> rows; its fingerprint
 summary     what InceptionV3 is made of, and what its 1x1 convolutions save

@@ -17,22 +17,25 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bottlenecks import atomic
 from bottlenecks.errors import UsageError, WeightsError, shown
 from bottlenecks.forks import OwnProcess, PerProcess
 from bottlenecks.machine import cpu_has_bfloat16
-from bottlenecks.network import bfloat16, layers
+from bottlenecks.network import bfloat16, kept, layers
 from bottlenecks.network.cuts import INPUT
 from bottlenecks.network.devices import gpus, in_parts
 from bottlenecks.network.frozen import import_frozen
-from bottlenecks.network.names import BOTTLENECK_NODE, INPUT_NODE, NETWORK_SCOPE, PRECISIONS
+from bottlenecks.network.names import (
+    ARCHITECTURE,
+    BOTTLENECK_NODE,
+    INPUT_NODE,
+    NETWORK_SCOPE,
+    PRECISIONS,
+)
 from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.network.weights import OnDownload, Weights, check_weights_argument, find_weights
 from bottlenecks.photos.decode import DECODE_VERSION, INPUT_SIZE
 from bottlenecks.row_spec import BOTTLENECK, RowSpec
 from bottlenecks.settings import checked_path
-
-ARCHITECTURE = "inception_v3"
 
 FREEZE_VERSION = "folded-5"  # part of the frozen file's name: change it with `freeze`
 
@@ -157,23 +160,14 @@ class InceptionV3:
     def _found_or_frozen(self) -> bytes:
         if self._not_kept is not None:
             return self._not_kept
-        source = hashlib.sha256(f"{FREEZE_VERSION} {self.weights.sha256}".encode()).hexdigest()
-        stem = f"{ARCHITECTURE}-{source[:12]}"
-        for path in self.model_dir.glob(f"{stem}-*.pb"):
-            if not (re.fullmatch(rf"{stem}-[0-9a-f]{{64}}", path.stem) and path.is_file()):
-                continue  # somebody else's
-            data = path.read_bytes()
-            if path.stem == f"{stem}-{hashlib.sha256(data).hexdigest()}":
-                return data
-            log.warning("the frozen network %s is damaged; building it again", shown(path))
-            path.unlink()
+        source = f"{FREEZE_VERSION} {self.weights.sha256}"
+        if found := kept.find(self.model_dir, source):
+            return found.read_bytes()
         data = freeze(keras_model(self.weights))
-        path = self.model_dir / f"{stem}-{hashlib.sha256(data).hexdigest()}.pb"
         try:
-            self.model_dir.mkdir(parents=True, exist_ok=True)
-            atomic.write_bytes(path, data)
+            kept.keep(self.model_dir, source, data)
         except OSError as error:
-            log.warning("cannot keep the frozen network in %s: %s", shown(path.parent), error)
+            log.warning("cannot keep the frozen network in %s: %s", shown(self.model_dir), error)
             self._not_kept = data
         return data
 
@@ -220,11 +214,14 @@ class InceptionV3:
         return run
 
 
-def keras_model(weights: Weights) -> Any:
-    """Keras' InceptionV3 without its top, with ``weights``. Raises `WeightsError`."""
+def keras_model(weights: Weights, classes: int | None = None) -> Any:
+    """Keras' InceptionV3 with ``weights``: without its top, or with one of ``classes``.
+
+    Raises `WeightsError` where they do not fit.
+    """
     with _keras_defaults():
-        model = untrained()
-        _set_weights(model, weights)
+        model = untrained(classes)
+        _set_weights(model, weights, classes)
     return model
 
 
@@ -241,6 +238,15 @@ def untrained(classes: int | None = None) -> Any:
             weights=None,
             input_shape=(*INPUT_SIZE, 3),
         )
+
+
+def parted(model: Any) -> tuple[Any, np.ndarray, np.ndarray]:
+    """A model with its top as the one without, and the top's kernel (2048, C) and bias (C,)."""
+    import keras
+
+    top = model.layers[-1]
+    kernel, bias = top.get_weights()
+    return keras.Model(model.input, top.input), kernel, bias
 
 
 @contextlib.contextmanager
@@ -264,7 +270,7 @@ def _keras_defaults() -> Iterator[None]:
         use(*own)
 
 
-def _set_weights(model: Any, weights: Weights) -> None:
+def _set_weights(model: Any, weights: Weights, classes: int | None) -> None:
     if weights.path is None:
         _set_random_weights(model)
         return
@@ -272,9 +278,10 @@ def _set_weights(model: Any, weights: Weights) -> None:
         with warnings.catch_warnings(action="ignore"):  # the error says enough
             model.load_weights(weights.path)
     except Exception as error:  # Keras raises many kinds for a file of another model
+        wanted = "with its top" if classes else "without its top (the ..._notop.h5 kind)"
         raise WeightsError(
-            f"the weights file {shown(weights.path)} does not fit InceptionV3 without its top "
-            f"(the ..._notop.h5 kind): {' '.join(str(error).split())[:300]}"
+            f"the weights file {shown(weights.path)} does not fit InceptionV3 {wanted}: "
+            f"{' '.join(str(error).split())[:300]}"
         ) from error
     if not all(np.isfinite(w).all() for w in model.get_weights()):
         raise WeightsError(

@@ -7,7 +7,8 @@ INPUT_NODE = "Mul"  # (n, 299, 299, 3) float32 in [-1, 1]
 BOTTLENECK_NODE = "pool_3/_reshape"  # (n, 2048) float32
 NETWORK_SCOPE = "inception_v3"  # of all other nodes
 
-# What `inception` calls the frozen network, and Keras its weights.
+ARCHITECTURE = "inception_v3"
+# What `kept` calls a frozen network, and Keras its weights.
 NETWORK_FILE = re.compile(
     r"inception_v3-[0-9a-f]{12}-[0-9a-f]{64}\.pb|inception_v3_weights_\w+\.h5"
 )

@@ -21,10 +21,15 @@ OnDownload = Callable[[int, int], None]  # (bytes so far, bytes in all or 0)
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file to download, with the MD5 (32 hex digits) that its publisher gives for it."""
+    """A file to download, with the MD5 (32 hex digits) that its publisher gives for it.
+
+    An error says ``what`` it is, and what to do ``otherwise``.
+    """
 
     url: str
     md5: str
+    what: str = "ImageNet weights"
+    otherwise: str = "use --weights FILE, or --weights random to try the program untrained"
 
     @property
     def name(self) -> str:
@@ -138,9 +143,8 @@ def _download(url: str, on_download: OnDownload | None) -> bytes:
 
 def _by_hand(published: PublishedFile, path: Path, reason: str) -> str:
     return (
-        f"cannot download the ImageNet weights ({reason}); download {published.url} "
-        f"(MD5 {published.md5}) elsewhere and put it at {shown(path)}, or use --weights FILE, "
-        "or --weights random to try the program untrained"
+        f"cannot download the {published.what} ({reason}); download {published.url} "
+        f"(MD5 {published.md5}) elsewhere and put it at {shown(path)}, or {published.otherwise}"
     )
 
 

@@ -1,11 +1,9 @@
 """Weights are downloaded once and checked, and every failure says what to do by hand."""
 
 import hashlib
-import http.server
 import importlib.util
 import os
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,47 +19,16 @@ from bottlenecks.network.weights import (
     fetch,
     find_weights,
 )
+from tests.serving import Server, at_a_dead_port, serving
 
 CONTENT = b"\x89HDF\r\n\x1a\n" + bytes(range(256)) * 5000  # more than one block
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Serves ``content`` under every name; counts the requests."""
-
-    content = CONTENT
-    declared = len(CONTENT)
-    status = 200
-    requests = 0
-
-    def published(self) -> PublishedFile:
-        """What its publisher says of the file, which is `CONTENT`."""
-        md5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
-        return PublishedFile(f"http://127.0.0.1:{self.server_port}/weights.h5", md5)
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.requests += 1
-        self.send_response(self.server.status)
-        self.send_header("Content-Length", str(self.server.declared))
-        self.end_headers()
-        self.wfile.write(self.server.content)
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "*")
-    with Server(("127.0.0.1", 0), _Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(CONTENT) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def assert_unavailable(
@@ -134,12 +101,8 @@ def test_a_nonsense_content_length_is_no_traceback(server: Server, tmp_path: Pat
 
 @pytest.fixture
 def unreachable(monkeypatch: pytest.MonkeyPatch) -> PublishedFile:
-    """A URL at a port where nobody listens."""
     monkeypatch.setenv("no_proxy", "*")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return PublishedFile(f"http://127.0.0.1:{port}/weights.h5", "0" * 32)
+    return at_a_dead_port()
 
 
 def test_no_network(unreachable: PublishedFile, tmp_path: Path) -> None:
