@@ -16,7 +16,7 @@ from retrain.data.split import SETS
 from retrain.engines.settings import GraphSettings
 from retrain.export.settings import ExportSettings
 from retrain.report.settings import GENERATORS, ReportSettings, TestSettings
-from retrain.training.settings import INCEPTION, FineTuneSettings, TrainingSettings
+from retrain.training.settings import LEARNING_RATES, FineTuneSettings, TrainingSettings
 
 _ARCHITECTURE = "inception_v3"
 ALL = "all"
@@ -54,10 +54,10 @@ class Config(
                 f"--architecture must be {_ARCHITECTURE}, the only network this program has. "
                 f"Received: {shown(self.architecture)}"
             )
-        if self.recipe == INCEPTION and self.fine_tune_from is None:
+        if self.recipe not in LEARNING_RATES and self.fine_tune_from is None:
             raise UsageError(
-                "--recipe inception is for --fine_tune_from; add it (input, to train the whole "
-                "network), or use another recipe"
+                f"--recipe {self.recipe} is for --fine_tune_from; add it (input, to train the "
+                "whole network), or use another recipe"
             )
         _check_ways(self)
 

@@ -21,7 +21,6 @@ from retrain.training.fine_tuning import Recipe
 from retrain.training.fitting import Evaluation, Fitted, Model, find_temperature, fit_head
 from retrain.training.head import Head, Standardisation
 from retrain.training.regularisation import Search, search
-from retrain.training.settings import INCEPTION
 from retrain.training.tuned import FineTuned, fine_tune
 from retrain.training.upper import UpperLayers, Variables
 
@@ -127,18 +126,17 @@ class _Run:
         """Train what is above ``cut`` too, from the head that is there."""
         config = self.config
         at_cut, cache = self.rows_at(self.extractor.at(cut), dataset, _MOST_AT_CUT)
-        is_inception = config.recipe == INCEPTION
+        recipe = Recipe.of(config, config, before.fitted.l2)
         variables = Variables(
             before.network,
             cut,
             before.fitted.head,
             Standardisation.of_sample(dataset.drawn, config.seed),
             config.precision if cpu_has_bfloat16() else "float32",
-            in_own_units=not is_inception,
-            normalises=is_inception and config.weights == RANDOM,
+            in_own_units=recipe.layers.in_own_units,
+            normalises=recipe.layers.normalises_untrained and config.weights == RANDOM,
             strategy=self.strategy,
         )
-        recipe = Recipe.of(config, config, before.fitted.l2)
         steps_in_epoch = recipe.steps_in_epoch(len(at_cut.training))
 
         def on_evaluation(evaluation: Evaluation, weights: np.ndarray) -> None:

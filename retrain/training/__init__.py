@@ -3,6 +3,7 @@
 The modules, in the order in which data flows (each imports only from those before it):
 
 ==============  ==================================================================
+recipes         what tells one way of training layers from another
 settings        how layers are trained: the flags
 optimizers      how gradients move parameters: averaged Adam, gradient descent
 batches         which rows a step is taken on

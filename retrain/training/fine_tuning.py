@@ -15,17 +15,15 @@ from retrain.data.dataset import Subset
 from retrain.training.batches import balanced, epochs, varied
 from retrain.training.fitting import not_finite
 from retrain.training.head import label_weights, softmax
-from retrain.training.settings import INCEPTION, FineTuneSettings, TrainingSettings
+from retrain.training.recipes import LAYER_RECIPES, USUAL, LayerRecipe
+from retrain.training.settings import FineTuneSettings, TrainingSettings
 from retrain.training.upper import UpperLayers, Variables
 
 AVERAGE = 0.99  # of the running average: about the last 100 steps count
-FINE_TUNE_RATES = (0.02, 0.045)  # of the usual recipe, and of Szegedy et al. 2015, section 8
 RATE_FLAG = "fine_tune_learning_rate"
-WARM_UP = 0.1  # share of the steps in which their size grows
 # Rows whose gradients are summed at once, of cuts with maps as large as before mixed3: training the
 # whole network takes 150 MB for each.
 _AT_ONCE_EARLY, _EARLY_SIDE = 8, 35
-_MOST_NORM = 2.0  # of a gradient (Szegedy et al. 2015, section 8)
 _AHEAD = 4  # batches that are read ahead
 _PREDICTED = 32  # rows at once
 
@@ -38,7 +36,8 @@ class Recipe:
 
     ``weight_decay`` is the share of a weight that a step of size 1 takes off (Loshchilov & Hutter
     2019, "Decoupled Weight Decay Regularization"); ``smoothing`` of the labels as in Szegedy et al.
-    2015, section 7; ``l2`` the penalty of the head, as in the warm-up.
+    2015, section 7; ``l2`` the penalty of the head, as in the warm-up. What else there is to it is
+    in `LAYER_RECIPES` by its ``name``.
     """
 
     epochs: int
@@ -49,23 +48,27 @@ class Recipe:
     l2: float
     class_balance: str
     seed: int
-    is_inception: bool = False
+    name: str = USUAL
 
     @classmethod
     def of(cls, training: TrainingSettings, tuning: FineTuneSettings, l2: float) -> "Recipe":
         """What the flags say."""
-        is_inception = training.recipe == INCEPTION
+        layers = LAYER_RECIPES[training.layer_recipe]
         return cls(
             epochs=tuning.fine_tune_epochs,
             batch_size=tuning.fine_tune_batch_size,
-            learning_rate=tuning.fine_tune_learning_rate or FINE_TUNE_RATES[is_inception],
+            learning_rate=tuning.fine_tune_learning_rate or layers.rate,
             weight_decay=tuning.fine_tune_weight_decay,
             smoothing=tuning.fine_tune_label_smoothing,
             l2=l2,
             class_balance=training.class_balance,
             seed=training.seed,
-            is_inception=is_inception,
+            name=training.layer_recipe,
         )
+
+    @property
+    def layers(self) -> LayerRecipe:
+        return LAYER_RECIPES[self.name]
 
     def steps_in_epoch(self, images: int) -> int:
         """How many batches so many images fill, the last perhaps in part."""
@@ -82,10 +85,8 @@ class FineTuning:
     ``vectors`` has 1 + V rows for each of the n images of ``y`` (n,) int64: row v * n + i is of
     image i, plain for v = 0 and else a variant. Each draw of an image takes one of them.
 
-    AdamW whose step size grows to ``learning_rate`` and falls to 0 along half a cosine; or with
-    ``is_inception`` RMSProp, whose step size falls by 6 % every two epochs (Szegedy et al. 2015,
-    section 8). What predicts is a running average (see `retrain.training.optimizers`). The same
-    ``seed`` gives the same batches.
+    The optimizer is that of the recipe (see `retrain.training.recipes`). What predicts is a running
+    average (see `retrain.training.optimizers`). The same ``seed`` gives the same batches.
 
     Where layers normalise by the batch, it is by the part of it that a device has at once.
 
@@ -103,7 +104,13 @@ class FineTuning:
         self._class_weights = label_weights(y, classes, weighted)
         self.steps = recipe.epochs * recipe.steps_in_epoch(len(y))
         with variables.strategy.scope():
-            self._optimizer = self._make_optimizer()
+            self._optimizer = recipe.layers.optimizer(
+                tf.keras.optimizers,
+                recipe.learning_rate,
+                recipe.weight_decay,
+                self.steps,
+                recipe.epochs,
+            )
             self._optimizer.build(variables.trained)
             self._sums = [
                 tf.Variable(
@@ -215,23 +222,6 @@ class FineTuning:
         targets[np.arange(len(labels)), labels] += 1 - smoothing
         return targets
 
-    def _make_optimizer(self) -> Any:
-        """Keras'; see the class for what it does."""
-        keras, recipe = self._tf.keras.optimizers, self._recipe
-        if recipe.is_inception:
-            sizes = keras.schedules.ExponentialDecay(
-                recipe.learning_rate, 2 * self.steps // recipe.epochs, 0.94, staircase=True
-            )
-            return keras.RMSprop(sizes, rho=0.9, epsilon=1.0)
-        warm_up = max(1, round(WARM_UP * self.steps))
-        sizes = keras.schedules.CosineDecay(
-            recipe.learning_rate / (warm_up + 1),
-            max(1, self.steps - warm_up),
-            warmup_target=recipe.learning_rate,
-            warmup_steps=warm_up,
-        )
-        return keras.AdamW(sizes, weight_decay=recipe.weight_decay)
-
     def _spread(self, array: np.ndarray) -> Any:
         """``array`` (batch, ...) dealt out to the replicas, in order."""
         strategy = self._variables.strategy
@@ -282,8 +272,9 @@ class FineTuning:
         gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, sums)
         unit = own.in_use([1.0] * len(own.trained))[-2]
         gradients[-2] += self._recipe.l2 * unit**2 * own.trained[-2]  # of the penalty
-        if self._recipe.is_inception:
-            gradients, _ = tf.clip_by_global_norm(gradients, _MOST_NORM)
+        most_norm = self._recipe.layers.most_norm
+        if most_norm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, most_norm)
         # The optimizer adds up what the replicas give it.
         replicas = own.strategy.num_replicas_in_sync
         self._optimizer.apply([gradient / replicas for gradient in gradients], own.trained)

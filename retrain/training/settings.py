@@ -6,10 +6,10 @@ from typing import ClassVar
 from bottlenecks.errors import UsageError
 from bottlenecks.network.cuts import CUTS, cut_for
 from bottlenecks.settings import Settings, flag, require
+from retrain.training.recipes import LAYER_RECIPES, USUAL
 
-LEARNING_RATES = {"adam": 0.001, "classic": 0.01}  # of each recipe
-INCEPTION = "inception"  # a recipe of fine-tuning; the head's is adam then
-RECIPES = (*LEARNING_RATES, INCEPTION)
+LEARNING_RATES = {USUAL: 0.001, "classic": 0.01}  # of each recipe that the head has
+RECIPES = tuple(dict.fromkeys((*LEARNING_RATES, *LAYER_RECIPES)))
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker")
 CLASS_BALANCES = ("none", "weights", "sampling")
 
@@ -22,7 +22,7 @@ class TrainingSettings(Settings):
 
     how_many_training_steps: int = flag(4000, "training steps", metavar="N", first=True)
     recipe: str = flag(
-        "adam",
+        USUAL,
         "adam, classic: plain gradient descent as in retrain.py, or for --fine_tune_from "
         "inception: RMSProp as that network was trained, from --weights random too",
         choices=RECIPES,
@@ -78,7 +78,12 @@ class TrainingSettings(Settings):
     @property
     def head_recipe(self) -> str:
         """How the softmax layer is trained: a key of `LEARNING_RATES`."""
-        return "adam" if self.recipe == INCEPTION else self.recipe
+        return self.recipe if self.recipe in LEARNING_RATES else USUAL
+
+    @property
+    def layer_recipe(self) -> str:
+        """How layers below it are: a key of `LAYER_RECIPES`."""
+        return self.recipe if self.recipe in LAYER_RECIPES else USUAL
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -288,7 +288,7 @@ def test_what_changes_a_step_begins_again_and_nothing_else_does(data: Data, tmp_
     for changes in (
         {"seed": 1}, {"learning_rate": 0.02}, {"l2": 0.5}, {"batch_size": 15}, {"epochs": 3},
         {"weight_decay": 0.5}, {"smoothing": 0.2}, {"class_balance": "sampling"},
-        {"is_inception": True},
+        {"name": "inception"},
     ):  # fmt: skip
         assert resumed_at(data.variables(), at_cut, replace(own, **changes)) == 0, changes
 
