@@ -14,11 +14,16 @@ def run(part: Any, values: Mapping[str, Any], changed: Mapping[str, Hook]) -> di
     ``values`` are tensors by the names of what the part reads: its inputs, and constants, whose
     own values are not looked at. ``changed`` are operations that are done otherwise: functions of
     the node and of its inputs.
+
+    Raises ``AssertionError`` for an input that is neither among ``values`` nor in the part.
     """
     tensors = dict(values)
+    constants = {node.name for node in part.node if node.op == "Const"}  # shapes and axes
     for node in part.node:
         if node.op == "Const":
             continue
+        if unknown := [name for name in node.input if name not in tensors.keys() | constants]:
+            raise AssertionError(f"{node.name} reads {', '.join(unknown)}, which nothing gives")
         inputs = [tensors[name] for name in node.input if name in tensors]
         tensors[node.name] = changed.get(node.op, apply)(node, inputs)
     return tensors
