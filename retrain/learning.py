@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from bottlenecks.machine import cpu_has_bfloat16
 from bottlenecks.network.inception import Extractor, NetworkExtractor
 from bottlenecks.network.names import RANDOM
 from bottlenecks.store.cache import Cache
@@ -132,7 +131,7 @@ class _Run:
             cut,
             before.fitted.head,
             Standardisation.of_sample(dataset.drawn, config.seed),
-            config.precision if cpu_has_bfloat16() else "float32",
+            self.extractor.precision,
             in_own_units=recipe.layers.in_own_units,
             normalises=recipe.layers.normalises_untrained and config.weights == RANDOM,
             strategy=self.strategy,

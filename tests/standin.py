@@ -24,6 +24,7 @@ class StandIn:
     """
 
     spec: RowSpec = BOTTLENECK
+    precision = "float32"
 
     def __init__(self, tag: str = "", seconds: float = 0.0) -> None:
         self.description: dict[str, Any] = {

@@ -24,11 +24,14 @@ CUTS = ("input", "mixed7")
 
 
 class Tiny:
-    """A `NetworkExtractor`: means over a grid (mixed7), and two convolutions behind them."""
+    """A `NetworkExtractor`: means over a grid (mixed7), and two convolutions behind them.
 
-    def __init__(self, cut: str | None = None) -> None:
+    Its ``precision`` is that of the fine-tuning alone.
+    """
+
+    def __init__(self, cut: str | None = None, precision: str = "float32") -> None:
         assert cut is None or cut in CUTS
-        self.cut = cut
+        self.cut, self.precision = cut, precision
         self.rows = 0  # that it has computed
 
     @property
@@ -47,7 +50,7 @@ class Tiny:
 
     @functools.cache  # noqa: B019
     def at(self, cut: str) -> "Tiny":
-        return Tiny(cut)
+        return Tiny(cut, self.precision)
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         self.rows += len(pixels)

@@ -68,6 +68,10 @@ class NetworkExtractor(Extractor, Protocol):
     """An extractor that is a TensorFlow graph, and so can be exported with a head."""
 
     @property
+    def precision(self) -> str:
+        """What it computes in on this machine, one of `PRECISIONS`."""
+
+    @property
     def frozen(self) -> bytes:
         """A serialized GraphDef of constants up to `BOTTLENECK_NODE`.
 

@@ -19,6 +19,7 @@ from retrain.cli import main
 from retrain.config import Config
 from retrain.report.results import TrainingResult
 from retrain.trainer import train
+from retrain.training.upper import UpperLayers
 from tests.conftest import ROOT, Call, assert_one_error_line, network_of
 from tests.tiny import Tiny
 from tests.waves import LABELS, make_waves
@@ -199,6 +200,21 @@ def test_it_goes_together_with(settings: dict[str, Any], tmp_path: Path) -> None
     assert (result.test is None) == (settings.get("testing_percentage") == 0)
     assert result.fine_tuned.fitted.steps == 2 * result.fine_tuned.steps_in_epoch
     assert (tmp_path / "graph.pb").exists()
+
+
+def test_the_layers_are_trained_in_the_precision_of_the_network(tmp_path: Path) -> None:
+    """Which is not that of the flag where the processor has no bfloat16."""
+    make_waves(tmp_path / "Dataset", per_label=8)
+    own = flags(tmp_path, tmp_path, fine_tune_from="mixed7", fine_tune_epochs=1)
+    found = []
+    for flag, precision in (("float32",) * 2, ("bfloat16", "float32"), ("bfloat16",) * 2):
+        config = Config(**own, precision=flag)
+        tuned = train(config, extractor=Tiny(precision=precision)).fine_tuned
+        assert tuned is not None
+        assert isinstance(tuned.fitted.model, UpperLayers)
+        found.append(np.concatenate([array.ravel() for array in tuned.fitted.model.arrays]))
+    np.testing.assert_allclose(found[1], found[0], rtol=0, atol=1e-5)
+    assert np.abs(found[2] - found[0]).max() > 1e-4
 
 
 class Steps:
