@@ -14,8 +14,6 @@ from bottlenecks.errors import (
     BadImageError,
     GraphError,
     ImageFolderError,
-    OutputError,
-    RetrainError,
     if_interrupted,
     shown,
 )
@@ -28,6 +26,7 @@ from retrain.data.groups import check_groups, members_of
 from retrain.data.matching import match
 from retrain.data.split import Member, split
 from retrain.engines.engine import Engine
+from retrain.report import writing
 from retrain.report.results import Measurement, sample_of_test, tested
 
 _OFF_ONE = 0.01  # that a row of probabilities may add up to, in a graph of 8 bits
@@ -92,7 +91,8 @@ def measure(config: MeasureConfig, *, listener: MeasureListener | None = None) -
     listener.measured(measurement)
     if config.report_dir is not None:
         with if_interrupted("the report is not written"):
-            _write_report(config.report_dir, config, measurement)
+            remedy = "run the same command again without --report_dir to see the figures alone"
+            writing.write(config.report_dir, dataclasses.asdict(config), measurement, remedy)
     return measurement
 
 
@@ -260,18 +260,3 @@ class _Measuring:
                 "name its softmax with --output_layer"
             )
         return scores
-
-
-def _write_report(folder: str, config: MeasureConfig, measurement: Measurement) -> None:
-    from retrain.report.page import write_report  # matplotlib takes a while to import
-
-    try:
-        write_report(folder, dataclasses.asdict(config), measurement)
-    except (RetrainError, OSError, MemoryError):
-        raise
-    except Exception as error:  # a font, a setting of matplotlib's, ...
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise OutputError(
-            f"cannot make the report: {reason}; run the same command again without --report_dir "
-            "to see the figures alone"
-        ) from error

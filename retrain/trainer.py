@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 from bottlenecks import atomic
 from bottlenecks.builder import build
-from bottlenecks.errors import OutputError, RetrainError, if_interrupted
+from bottlenecks.errors import if_interrupted
 from bottlenecks.network.inception import InceptionV3, NetworkExtractor
 from bottlenecks.photos.labels import TESTING, TRAINING, VALIDATION
 from retrain.config import Config
@@ -14,6 +14,7 @@ from retrain.exporting import classifier_of, export_graph, export_others
 from retrain.learning import Learned, learn
 from retrain.listener import Listener
 from retrain.plan import checked_folder
+from retrain.report import writing
 from retrain.report.health import count_folds, different_images, examine, table
 from retrain.report.results import TrainingResult, test_model
 from retrain.report.summaries import Summaries
@@ -125,17 +126,9 @@ def _write_report(config: Config, result: TrainingResult) -> None:
     if result.problems is not None:
         atomic.make_parents(config.data_health_path)
         atomic.write_text(config.data_health_path, table(result.problems))
-    if config.report_dir is None:
-        return
-    from retrain.report.page import write_report  # matplotlib takes a while to import
-
-    try:
-        write_report(config.report_dir, dataclasses.asdict(config), result)
-    except (RetrainError, OSError, MemoryError):
-        raise
-    except Exception as error:  # a font, a setting of matplotlib's, ...
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise OutputError(
-            f"cannot make the report: {reason}; the graph and the labels are written: "
-            "run the same command again without --report_dir to see the figures alone"
-        ) from error
+    if config.report_dir is not None:
+        remedy = (
+            "the graph and the labels are written: run the same command again without "
+            "--report_dir to see the figures alone"
+        )
+        writing.write(config.report_dir, dataclasses.asdict(config), result, remedy)

@@ -10,5 +10,6 @@ results    what the test images say, and all that a run found
 summaries  TensorBoard event files
 plots      figures -> PNG pictures
 page       results -> report.html, metrics.json
+writing    the page is made, or an error says why not
 =========  =============================================================
 """
