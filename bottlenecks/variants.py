@@ -15,7 +15,7 @@ from bottlenecks.config import Config
 from bottlenecks.errors import BadImageError, CacheError, if_interrupted, shown
 from bottlenecks.network.inception import Extractor
 from bottlenecks.photos.decode import decode
-from bottlenecks.photos.distort import distorted, variant_keys
+from bottlenecks.photos.distort import distorted
 from bottlenecks.photos.reading import file_bytes, in_order, pool_of
 from bottlenecks.photos.settings import DistortionSettings
 from bottlenecks.row_spec import IMAGE_KEY_BYTES, RowSpec
@@ -33,11 +33,6 @@ class Wanted:
 
     image: CachedImage
     keys: tuple[bytes, ...]
-
-
-def variants_of(image: CachedImage, settings: DistortionSettings, seed: int) -> list[bytes]:
-    """The keys of the distorted variants of an image; none where nothing distorts."""
-    return variant_keys(image.key, settings, seed)
 
 
 def complete(

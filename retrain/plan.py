@@ -23,12 +23,13 @@ from bottlenecks.photos.reading import key_of
 from bottlenecks.row_spec import BOTTLENECK, RowSpec
 from bottlenecks.store.cache import Cache
 from bottlenecks.store.stat_index import StatIndex
-from bottlenecks.variants import Wanted, check_room, count_missing, variants_of
+from bottlenecks.variants import Wanted, check_room, count_missing
 from retrain.config import Config
 from retrain.data.dataset import check_counts, check_few, sets_of
 from retrain.data.groups import check_groups, members_of
 from retrain.data.split import SETS, split
 from retrain.export.formats import check as check_formats
+from retrain.data.variants import variants_of
 from retrain.report.health import count_folds
 from retrain.training.devices import count_workers
 
@@ -170,10 +171,7 @@ def _missing(
         return []
     shares = config.validation_percentage, config.testing_percentage
     set_of, _ = sets_of(images, *shares, config.group_by)
-    variants = [
-        variants_of(image, config, config.seed) if name == TRAINING else []
-        for image, name in zip(images, set_of, strict=True)
-    ]
+    variants = variants_of(images, set_of, config, config.seed)
     found = []
     if config.distorts:
         wanted = [Wanted(i, tuple(own)) for i, own in zip(images, variants, strict=True)]

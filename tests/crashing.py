@@ -18,12 +18,12 @@ from bottlenecks import atomic, builder, rows
 from bottlenecks.builder import CachedImage
 from bottlenecks.config import Config
 from bottlenecks.photos.decode import decode
-from bottlenecks.photos.distort import distort
+from bottlenecks.photos.distort import distorted, variant_keys
 from bottlenecks.photos.reading import key_of
 from bottlenecks.photos.settings import DistortionSettings
 from bottlenecks.store import lock
 from bottlenecks.store.cache import Cache
-from bottlenecks.variants import Wanted, complete, variants_of
+from bottlenecks.variants import Wanted, complete
 from tests.standin import AtCut, StandIn
 
 _fork = multiprocessing.get_context("fork")
@@ -62,7 +62,7 @@ def cached_images(dataset: Path) -> list[CachedImage]:
 def fill_cut(dataset: Path, bottleneck_dir: Path, seconds: float = 0.0) -> Cache:
     """The rows of every image, and of a variant of each, at the cut of `AtCut`."""
     wanted = [
-        Wanted(image, (image.key, *variants_of(image, MIRRORED, 0)))
+        Wanted(image, (image.key, *variant_keys(image.key, MIRRORED, 0)))
         for image in cached_images(dataset)
     ]
     config, extractor = config_for(dataset, bottleneck_dir), AtCut(seconds=seconds)
@@ -75,8 +75,8 @@ def expected_at_cut(dataset: Path) -> dict[bytes, np.ndarray]:
     for image in cached_images(dataset):
         data = Path(image.path).read_bytes()
         rows[image.key] = AtCut()(decode(data)[np.newaxis])[0]
-        for key in variants_of(image, MIRRORED, 0):
-            rows[key] = AtCut()(distort(data, MIRRORED, key)[np.newaxis])[0]
+        for key in variant_keys(image.key, MIRRORED, 0):
+            rows[key] = AtCut()(distorted(data, MIRRORED, [key]))[0]
     return rows
 
 

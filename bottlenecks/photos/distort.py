@@ -60,14 +60,6 @@ def variant_keys(image_key: bytes, settings: DistortionSettings, seed: int) -> l
     return list(found.values())
 
 
-def distort(
-    data: bytes, settings: DistortionSettings, key: bytes, size: tuple[int, int] = INPUT_SIZE
-) -> np.ndarray:
-    """The variant of an image that ``key`` tells, (height, width, 3) uint8; see `distorted`."""
-    pixels: np.ndarray = distorted(data, settings, [key], size)[0]
-    return pixels
-
-
 def distorted(
     data: bytes,
     settings: DistortionSettings,

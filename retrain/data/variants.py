@@ -5,15 +5,29 @@ from dataclasses import replace
 
 import numpy as np
 
-from bottlenecks.builder import OnProgress
+from bottlenecks.builder import CachedImage, OnProgress
 from bottlenecks.config import Config
 from bottlenecks.network.inception import Extractor
+from bottlenecks.photos.distort import variant_keys
 from bottlenecks.photos.labels import TRAINING
 from bottlenecks.photos.settings import DistortionSettings
 from bottlenecks.store.cache import Cache
 from bottlenecks.store.vectors import Vectors, vectors_of
-from bottlenecks.variants import Wanted, complete, variants_of
+from bottlenecks.variants import Wanted, complete
 from retrain.data.dataset import Dataset, Variants
+
+
+def variants_of(
+    images: Sequence[CachedImage],
+    set_of: np.ndarray,
+    distortions: DistortionSettings,
+    seed: int,
+) -> list[list[bytes]]:
+    """The keys of the distorted variants of each image; only training images have any."""
+    return [
+        variant_keys(image.key, distortions, seed) if name == TRAINING else []
+        for image, name in zip(images, set_of, strict=True)
+    ]
 
 
 def rows_at(
@@ -33,11 +47,7 @@ def rows_at(
     are read when they are wanted. Raises what `bottlenecks.variants.complete` raises.
     """
     images = dataset.everything.images
-    is_trained_on = dataset.set_of == TRAINING
-    variants = [
-        variants_of(image, distortions, seed) if is_trained_on[i] else []
-        for i, image in enumerate(images)
-    ]
+    variants = variants_of(images, dataset.set_of, distortions, seed)
     wanted = [Wanted(image, (image.key, *own)) for image, own in zip(images, variants, strict=True)]
     cache = complete(config, extractor, wanted, distortions, on_missing, on_progress)
 
@@ -47,7 +57,7 @@ def rows_at(
     everything = replace(dataset.everything, vectors=rows([image.key for image in images]))
     drawn = None
     if distortions.distorts:
-        trained_on = np.flatnonzero(is_trained_on).tolist()
+        trained_on = np.flatnonzero(dataset.set_of == TRAINING).tolist()
         each = [(images[i].key, *variants[i]) for i in trained_on]
         keys = [key for of_one in zip(*each, strict=True) for key in of_one]
         drawn = Variants(rows(keys), keys)

@@ -18,12 +18,12 @@ from bottlenecks.builder import Progress
 from bottlenecks.config import Config
 from bottlenecks.errors import CacheError
 from bottlenecks.photos.decode import decode
-from bottlenecks.photos.distort import distorted
+from bottlenecks.photos.distort import distorted, variant_keys
 from bottlenecks.photos.settings import DistortionSettings
 from bottlenecks.row_spec import RowSpec
 from bottlenecks.store import lock
 from bottlenecks.store.cache import Cache
-from bottlenecks.variants import Wanted, complete, variants_of
+from bottlenecks.variants import Wanted, complete
 from tests.conftest import photo
 from tests.crashing import cached_images
 from tests.standin import AtCut, StandIn
@@ -72,7 +72,7 @@ class Photos:
         )
 
     def wanted(self, distortions: DistortionSettings, seed: int = SEED) -> list[Wanted]:
-        return [Wanted(i, (i.key, *variants_of(i, distortions, seed))) for i in self.images]
+        return [Wanted(i, (i.key, *variant_keys(i.key, distortions, seed))) for i in self.images]
 
     def fill(
         self,
@@ -165,7 +165,7 @@ def test_other_settings_and_seeds_have_rows_of_their_own(
 
 
 def test_without_a_distortion_there_are_no_variants(photos: Photos) -> None:
-    assert variants_of(photos.images[0], PLAIN, SEED) == []
+    assert variant_keys(photos.images[0].key, PLAIN, SEED) == []
     assert photos.fill().computed == 12
 
 
@@ -297,7 +297,7 @@ def test_many_variants_of_a_photo_are_not_in_memory_at_once(
 
 def test_the_most_variants_are_a_thousand_rows_of_an_image(photos: Photos) -> None:
     own = DistortionSettings(random_brightness=20, distortions_per_image=1000)
-    assert len(set(variants_of(photos.images[0], own, SEED))) == 1000
+    assert len(set(variant_keys(photos.images[0].key, own, SEED))) == 1000
 
 
 def test_it_waits_for_another_writer_and_computes_what_that_left(
@@ -427,5 +427,5 @@ def test_rows_are_committed_as_they_come(photos: Photos, monkeypatch: pytest.Mon
 def test_the_images_of_a_folder_are_known_by_their_content(photos: Photos) -> None:
     for image in photos.images:
         assert image.key == hashlib.sha256(Path(image.path).read_bytes()).digest()
-        assert all(key[:32] == image.key for key in variants_of(image, settings(), SEED))
+        assert all(key[:32] == image.key for key in variant_keys(image.key, settings(), SEED))
     assert variants.count_missing(photos.on_disk(), photos.wanted(settings())) == 36

@@ -17,7 +17,6 @@ from bottlenecks.photos import distort as distort_module
 from bottlenecks.photos.decode import decode
 from bottlenecks.photos.distort import (
     DISTORT_VERSION,
-    distort,
     distorted,
     variant_key,
     variant_keys,
@@ -285,13 +284,13 @@ def test_a_variant_hangs_on_its_key_alone() -> None:
     chosen = keys(settings, 5)
     together = distorted(noise(), settings, chosen, SIZE)
     for key, variant in reversed(list(zip(chosen, together, strict=True))):
-        assert (distort(noise(), settings, key, SIZE) == variant).all()
+        assert (distorted(noise(), settings, [key], SIZE) == variant).all()
 
 
 def test_each_image_has_variants_of_its_own() -> None:
     settings = DistortionSettings(random_shift=50)
     places = [
-        centre_of(distort(spot(40, 30), settings, keys(settings, 1, image)[0], SIZE))
+        centre_of(distorted(spot(40, 30), settings, keys(settings, 1, image), SIZE)[0])
         for image in (b"one", b"another")
     ]
     assert places[0] != places[1]

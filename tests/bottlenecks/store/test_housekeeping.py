@@ -8,8 +8,9 @@ import pytest
 
 from bottlenecks.cli import main
 from bottlenecks.network.inception import InceptionV3
+from bottlenecks.photos.distort import variant_keys
 from bottlenecks.store.cache import Cache
-from bottlenecks.variants import Wanted, complete, variants_of
+from bottlenecks.variants import Wanted, complete
 from tests.conftest import make_dataset
 from tests.crashing import (
     AT_CUT,
@@ -143,7 +144,7 @@ def test_exports_are_of_images_alone(
 ) -> None:
     """Rows of variants lie beside the bottlenecks of their images."""
     images = cached_images(small_dataset)
-    wanted = [Wanted(image, tuple(variants_of(image, MIRRORED, 0))) for image in images]
+    wanted = [Wanted(image, tuple(variant_keys(image.key, MIRRORED, 0))) for image in images]
     complete(config_for(small_dataset, tmp_path / "cache"), StandIn(), wanted, MIRRORED)
     for name in ("before", "after"):
         flags = [f"--image_dir={small_dataset}", f"--export_npz={tmp_path / name}.npz"]

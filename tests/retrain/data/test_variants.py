@@ -9,10 +9,9 @@ import pytest
 from bottlenecks.builder import build
 from bottlenecks.config import Config
 from bottlenecks.photos.decode import decode
-from bottlenecks.photos.distort import distort
+from bottlenecks.photos.distort import distorted, variant_keys
 from bottlenecks.photos.settings import DistortionSettings
 from bottlenecks.store.vectors import InMemory, OnDisk
-from bottlenecks.variants import variants_of
 from retrain.data.dataset import LEFT_OUT, Dataset, assemble
 from retrain.data.variants import rows_at
 from tests.conftest import make_dataset
@@ -58,9 +57,9 @@ def test_row_v_times_n_plus_i_is_variant_v_of_image_i(
     assert len(found.drawn) == len(found.variants.keys) == 3 * n
     drawn = found.drawn.take(np.arange(3 * n))
     for i, image in enumerate(images):
-        keys = variants_of(image, MIRRORED, SEED)
+        keys = variant_keys(image.key, MIRRORED, SEED)
         data = Path(image.path).read_bytes()
-        expected = [distort(data, MIRRORED, key) for key in keys]
+        expected = list(distorted(data, MIRRORED, keys))
         np.testing.assert_array_equal(drawn[i], plain_row(kind(), image.path))
         for v, (key, pixels) in enumerate(zip(keys, expected, strict=True), start=1):
             assert found.variants.keys[v * n + i] == key
