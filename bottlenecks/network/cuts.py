@@ -69,5 +69,6 @@ def cut_for(layer: str) -> str:
         block = next(i for i, most in enumerate(last) if number <= most)
         return CUTS[CUTS.index(BLOCKS[block]) - 1]
     raise UsageError(
-        f"InceptionV3 has no layer {shown(layer)}; its blocks are {INPUT}, {', '.join(BLOCKS)}"
+        f"InceptionV3 has no layer {shown(layer)}; choose one of {', '.join([INPUT, *BLOCKS[:-1]])}"
+        ", or a layer between them"
     )
