@@ -31,8 +31,8 @@ def train(
 
     Stage one runs first for the images that have no vector yet. The graph and its labels are
     written whatever becomes of the test, and before anything else is made, so that no failure there
-    loses them. Of several workers (see `retrain.training.devices`) the first one tests and writes.
-    ``extractor`` stands in for InceptionV3.
+    loses them. Of several workers (see `retrain.training.devices`) the first one tests and writes;
+    what the others return has no test. ``extractor`` stands in for InceptionV3.
 
     Raises what `bottlenecks.build` raises, and `ImageFolderError` for fewer than two labels or
     three images of one, before anything is computed or written; `OutputError` where the report

@@ -71,7 +71,8 @@ class Test:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What `train` made. ``test`` is None without a test set, ``problems`` unless looked for.
+    """What `train` made. ``test`` is None without a test set, and of a worker
+    that does not write; ``problems`` unless looked for.
 
     ``model`` is what was exported and tested: the ``fitted`` head, or what ``fine_tuned`` has of
     it. Where that was tried, ``test_before`` is the head's own, and ``test_after`` the other's,

@@ -13,7 +13,7 @@ from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.row_spec import BOTTLENECK
 from bottlenecks.store import vectors
 from bottlenecks.store.vectors import InMemory, OnDisk
-from retrain import learning
+from retrain import learning, trainer
 from retrain.config import Config
 from retrain.evaluate import confusion_matrix, figures, most_confused, score, score_labels
 from retrain.trainer import train
@@ -212,6 +212,17 @@ def test_the_strength_that_was_found_is_trained_with(again: Again) -> None:
         assert len(result.search.trials) == trials
         assert result.fitted.l2 == result.search.l2 < usual  # the colours are easily told apart
     assert again(seed=8, recipe="classic").result.search is None
+
+
+def test_a_worker_that_does_not_write_does_not_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "is_chief", lambda _: False)
+    monkeypatch.setattr(trainer, "test_model", lambda *_: pytest.fail("it tests"))
+    helped = train_colours(tmp_path, how_many_training_steps=5)
+    assert helped.result.test is None
+    assert helped.result.fitted.steps == 5
+    assert not helped.graph.exists()
 
 
 # What is trained is not lost.
