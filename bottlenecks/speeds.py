@@ -1,4 +1,6 @@
-"""How fast this machine was: images a second of stage one in each precision, from run to run.
+"""How fast this machine was, in images a second, from run to run.
+
+Of stage one in each precision, and of fine-tuning from each cut in each precision.
 
 It is for sentences that begin with "about", and only ever read as numbers.
 """
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bottlenecks import atomic
+from bottlenecks.network.cuts import CUTS
 from bottlenecks.network.names import PRECISIONS
 from bottlenecks.store.layout import read_json, write_json
 
@@ -21,8 +24,16 @@ USUAL_PER_CORE = 8.0
 _SLOWEST, _FASTEST = 0.01, 1e6  # what is beyond was not measured
 
 
-def remember(model_dir: str | os.PathLike[str], precision: str, images_per_second: float) -> None:
-    """Keep a speed beside the networks; nothing is lost where that cannot be written.
+def fine_tuning(cut: str, precision: str) -> str:
+    """What training all behind ``cut`` is called here; stage one has the precision's name."""
+    return f"{precision}, fine-tuning from {cut}"
+
+
+_NAMES = {*PRECISIONS, *(fine_tuning(cut, x) for cut in CUTS for x in PRECISIONS)}
+
+
+def remember(model_dir: str | os.PathLike[str], what: str, images_per_second: float) -> None:
+    """Keep the speed of ``what`` beside the networks; nothing is lost where that cannot be written.
 
     A file of that name that this program has not written is left as it is.
     """
@@ -31,27 +42,25 @@ def remember(model_dir: str | os.PathLike[str], precision: str, images_per_secon
     if os.path.lexists(path) and not _is_ours(speeds):
         return
     own = speeds.get(_machine(), {})
-    speeds[_machine()] = {**own, precision: round(images_per_second, 2)}
+    speeds[_machine()] = {**own, what: round(images_per_second, 2)}
     with contextlib.suppress(OSError):
         atomic.make_parents(path)
         write_json(path, speeds)
 
 
-def remembered(model_dir: str | os.PathLike[str], precision: str) -> float | None:
-    """Images a second that a run on this machine had, or None."""
+def remembered(model_dir: str | os.PathLike[str], what: str) -> float | None:
+    """Images a second that the last run on this machine had in ``what``, or None."""
     machine = read_json(Path(model_dir) / SPEEDS_FILE).get(_machine())
-    speed = machine.get(precision) if isinstance(machine, dict) else None
+    speed = machine.get(what) if isinstance(machine, dict) else None
     if isinstance(speed, bool) or not isinstance(speed, int | float):
         return None
     return float(speed) if _SLOWEST < speed < _FASTEST else None
 
 
 def _is_ours(speeds: Mapping[str, Any]) -> bool:
-    """Whether `remember` writes such: of each machine, something for each precision."""
+    """Whether `remember` writes such: of each machine, something for each name."""
     machines = speeds.values()
-    return bool(speeds) and all(
-        isinstance(m, dict) and m.keys() <= set(PRECISIONS) for m in machines
-    )
+    return bool(speeds) and all(isinstance(m, dict) and m.keys() <= _NAMES for m in machines)
 
 
 def _machine() -> str:

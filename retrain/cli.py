@@ -107,7 +107,8 @@ def _add_instead(parser: Parser) -> None:
         "--dry_run",
         action="store_true",
         help="say what would be done: labels, sets, how many vectors and other rows are missing, "
-        "about how long they take and how large they are; nothing is computed or written",
+        "about how long they and fine-tuning take, and how large they are; nothing is computed or "
+        "written",
     )
     group.add_argument(
         "--show_distortions",

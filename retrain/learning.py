@@ -2,11 +2,13 @@
 
 import dataclasses
 import logging
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from bottlenecks import speeds
 from bottlenecks.network.inception import Extractor, NetworkExtractor
 from bottlenecks.network.names import RANDOM
 from bottlenecks.store.cache import Cache
@@ -143,6 +145,12 @@ class _Run:
             step = before.fitted.steps + evaluation.step  # behind those of the head
             self.summarise(dataclasses.replace(evaluation, step=step), weights)
 
+        times: list[float] = []  # before the first step that is taken here, and after each
+
+        def on_step(step: int, steps: int) -> None:
+            times.append(time.monotonic())
+            self.listener.tuning(step, steps)
+
         fine_tuned = fine_tune(
             variables,
             at_cut,
@@ -150,8 +158,13 @@ class _Run:
             recipe,
             cache.folder,
             on_evaluation,
-            self.listener.tuning,
+            on_step,
         )
+        # The first starts the network.
+        images = (len(times) - 2) * recipe.batch_of(len(at_cut.training))
+        if images >= speeds.LEAST_IMAGES:
+            what = speeds.fine_tuning(cut, self.extractor.precision)
+            speeds.remember(config.model_dir, what, images / (times[-1] - times[1]))
         self.listener.judged(fine_tuned)
         learned = dataclasses.replace(
             before, fine_tuned=fine_tuned, at_cut=at_cut, head=before.model.head

@@ -54,7 +54,8 @@ class Plan:
     ``counts`` are images per label, ``sets`` images per set, before copies and unreadable ones
     are left out. ``missing`` vectors would be computed in about ``seconds``: by the ``speed``, in
     images a second, that this machine had, or where that is None by what is usual. Then come
-    ``more`` rows, for distortions and for fine-tuning.
+    ``more`` rows, for distortions and for fine-tuning, whose steps take about ``tuning_seconds``,
+    None where this machine has not done such yet.
     """
 
     folder: ImageFolder
@@ -65,6 +66,7 @@ class Plan:
     speed: float | None
     seconds: float
     more: tuple[More, ...] = ()
+    tuning_seconds: float | None = None
 
 
 def checked_folder(config: Config) -> ImageFolder:
@@ -132,7 +134,16 @@ def plan(config: Config, extractor: NetworkExtractor | None = None) -> Plan:
         speed=speed,
         seconds=missing / rate,
         more=tuple(_with_room(missing, more, rate)),
+        tuning_seconds=_tuning_seconds(config, sets[TRAINING]),
     )
+
+
+def _tuning_seconds(config: Config, images: int) -> float | None:
+    if config.cut is None:
+        return None
+    what = speeds.fine_tuning(config.cut, config.precision)
+    speed = speeds.remembered(config.model_dir, what)
+    return speed and config.fine_tune_epochs * images / speed
 
 
 def _loaded(config: Config, extractor: Extractor) -> Cache:

@@ -107,7 +107,8 @@ def plan_text(config: Config, plan: Plan) -> str:
         lines.append("the ImageNet weights would be downloaded first (88 MB);")
     steps = f"{config.how_many_training_steps} training steps"
     if config.cut is not None:
-        steps += f", {config.fine_tune_epochs} epochs of fine-tuning behind {config.cut}"
+        steps += f", {config.fine_tune_epochs} epochs of fine-tuning behind {config.cut} "
+        steps += f"({_tuning_takes(plan)})"
     lines.append(f"{steps}, then {shown(config.output_graph)} and {shown(config.output_labels)}.")
     return "\n".join([*lines, "Nothing was computed or written."])
 
@@ -118,6 +119,13 @@ def _takes(plan: Plan, seconds: float) -> str:
         return ""
     by = "this machine's last run" if plan.speed else "what is usual; this machine is not known"
     return f" and take about {duration(seconds)} (by {by})"
+
+
+def _tuning_takes(plan: Plan) -> str:
+    """How long the steps of fine-tuning take."""
+    if plan.tuning_seconds is None:
+        return "how long they take is not known yet"
+    return f"about {duration(plan.tuning_seconds)}, by this machine's last such run"
 
 
 def preview_text(preview: Preview) -> str:

@@ -193,6 +193,28 @@ def test_before_the_weights_are_there_nothing_is_taken_for_cached(
     ]
 
 
+def test_the_steps_of_fine_tuning_take_as_long_as_in_the_last_such_run(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    config = config_for(tmp_path, fine_tune_epochs=40)
+    unknown = plan(config, Tiny())
+    assert unknown.tuning_seconds is None
+    assert "(how long they take is not known yet)" in plan_text(config, unknown)
+    train(config, extractor=Tiny())
+    known = plan(config, Tiny())
+    what = speeds.fine_tuning("mixed7", "float32")
+    speed = speeds.remembered(config.model_dir, what)
+    assert speed is not None
+    assert known.tuning_seconds == pytest.approx(40 * known.sets["training"] / speed)
+    for other in ({"fine_tune_from": "input"}, {"precision": "bfloat16"}):
+        assert plan(config_for(tmp_path, **other), Tiny()).tuning_seconds is None
+    speeds.remember(config.model_dir, what, known.sets["training"] / 3)
+    said = plan_text(config, plan(config, Tiny()))
+    assert "behind mixed7 (about 2 min 0 s, by this machine's last such run)" in said
+    train(config_for(tmp_path, fine_tune_epochs=1), extractor=Tiny())  # too short to tell
+    assert plan(config, Tiny()).tuning_seconds == pytest.approx(120, rel=1e-3)
+
+
 @pytest.mark.parametrize("has_weights", [True, False])
 def test_no_room_is_the_error_of_a_run(
     small_dataset: Path, tmp_path: Path, has_weights: bool, monkeypatch: pytest.MonkeyPatch
