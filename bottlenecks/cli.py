@@ -60,7 +60,8 @@ def _main(argv: Sequence[str] | None, extractor: "Extractor | None") -> int:
         "--prune",
         nargs="*",
         metavar="FINGERPRINT",
-        help="remove these fingerprints, and with --image_dir rows whose images are gone",
+        help="remove these fingerprints, and with --image_dir rows whose images are gone and "
+        "checkpoints of fine-tuning that no run has used for a week",
     )
     actions.add_argument("--yes", action="store_true", help="prune without asking")
     values = parser.parse(argv)
@@ -130,9 +131,17 @@ def _inspect(bottleneck_dir: str, verify: bool) -> int:
     for info in infos:
         if info.set_aside:
             print(f"{info.set_aside} *.h5.damaged set aside in {shown(info.cache.folder)}")
+        if info.checkpoints:
+            print(f"{_of_checkpoints(info.checkpoints)} in {shown(info.cache.folder)}")
     if verify and not problems:
         print("verified: every file and row is whole")
     return DAMAGED if verify and problems else DONE
+
+
+def _of_checkpoints(sizes: Sequence[int]) -> str:
+    """How many checkpoints there are, and how large they are together."""
+    plural = "" if len(sizes) == 1 else "s"
+    return f"{len(sizes)} checkpoint{plural} of fine-tuning ({sum(sizes) / 1e6:.1f} MB)"
 
 
 def _prune(
@@ -143,6 +152,7 @@ def _prune(
     yes: bool,
 ) -> int:
     from bottlenecks.store.housekeeping import plan_pruning, prune
+    from bottlenecks.store.layout import checkpoints
 
     if not fingerprints and image_dir is None:
         raise UsageError(
@@ -154,12 +164,16 @@ def _prune(
         print("Nothing to remove.")
         return DONE
     for cache in pruning.caches:
-        print(f"all of {shown(cache.folder)}")
+        sizes = [path.lstat().st_size for path in checkpoints(cache.folder)]
+        print(f"all of {shown(cache.folder)}" + (f", {_of_checkpoints(sizes)}" if sizes else ""))
     for cache, keys in pruning.rows:
         print(
             f"{len(keys)} of {len(cache)} rows of {shown(cache.folder)}: no such image in "
             f"{shown(str(image_dir))}"
         )
+    for cache, paths in pruning.checkpoints:
+        sizes = [path.lstat().st_size for path in paths]
+        print(f"{_of_checkpoints(sizes)} of {shown(cache.folder)}: not used for a week")
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("nothing was removed: --prune asks first; --yes answers for you")

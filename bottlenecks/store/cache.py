@@ -295,7 +295,7 @@ class Cache:
     def _remove_files(self) -> None:
         atomic.remove_partials(self.folder)
         for path in list(self.folder.iterdir()):
-            if layout.is_ours(path.name) and (path.is_symlink() or not path.is_dir()):
+            if layout.is_ours(path.name) and layout.can_go(path):
                 path.unlink()
         (self.folder / lock.NAME).unlink(missing_ok=True)
 

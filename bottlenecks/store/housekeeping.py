@@ -10,12 +10,15 @@ from bottlenecks.errors import BadImageError, CacheError, DamagedShardError, sho
 from bottlenecks.photos.labels import ImageFolder, scan
 from bottlenecks.photos.reading import key_of
 from bottlenecks.row_spec import BOTTLENECK, RowSpec, image_of
-from bottlenecks.store import shard
+from bottlenecks.store import layout, lock, shard
 from bottlenecks.store.cache import Cache
 from bottlenecks.store.layout import (
+    CHECKPOINT_SECONDS,
     FOLDER_PREFIX,
     MODEL_FILE,
+    checkpoints,
     is_cache,
+    is_checkpoint,
     is_shard,
     is_vectors,
     read_json,
@@ -32,7 +35,7 @@ class CacheInfo:
 
     ``cut`` is where in the network the rows are from, "bottleneck" at its end; ``weights`` and
     ``precision`` are `NONE` where the rows have none, as pixels. ``size`` is in bytes, of all its
-    files.
+    files; ``checkpoints`` are the sizes of those of fine-tuning among them.
     """
 
     cache: Cache
@@ -44,6 +47,7 @@ class CacheInfo:
     size: int
     damaged: tuple[str, ...]  # what is wrong with which file
     set_aside: int  # *.h5.damaged files of earlier runs
+    checkpoints: tuple[int, ...]
 
 
 def find_caches(bottleneck_dir: str | os.PathLike[str]) -> list[Cache]:
@@ -73,6 +77,7 @@ def inspect(bottleneck_dir: str | os.PathLike[str], *, every_row: bool = False) 
         if not is_known:
             problems[MODEL_FILE] = "is missing or damaged; the next run writes it again"
         files = [e for e in os.scandir(cache.folder) if e.is_file(follow_symlinks=False)]
+        sizes = {entry.name: entry.stat(follow_symlinks=False).st_size for entry in files}
         infos.append(
             CacheInfo(
                 cache=cache,
@@ -81,9 +86,10 @@ def inspect(bottleneck_dir: str | os.PathLike[str], *, every_row: bool = False) 
                 precision=str(description.get("precision", NONE if is_known else _UNKNOWN)),
                 rows=len(cache),
                 images=cache.count_images(),
-                size=sum(entry.stat(follow_symlinks=False).st_size for entry in files),
+                size=sum(sizes.values()),
                 damaged=tuple(f"{shown(cache.folder / n)} {why}" for n, why in problems.items()),
-                set_aside=sum(is_vectors(e.name) and not is_shard(e.name) for e in files),
+                set_aside=sum(is_vectors(name) and not is_shard(name) for name in sizes),
+                checkpoints=tuple(size for name, size in sizes.items() if is_checkpoint(name)),
             )
         )
     return infos
@@ -104,14 +110,15 @@ def _or_none(weights: Any) -> str:
 
 @dataclass(frozen=True)
 class Pruning:
-    """What `plan_pruning` would remove: whole caches, and rows of the others."""
+    """What `plan_pruning` would remove: whole caches, and rows and checkpoints of the others."""
 
     caches: tuple[Cache, ...]
     rows: tuple[tuple[Cache, frozenset[bytes]], ...]
+    checkpoints: tuple[tuple[Cache, tuple[Path, ...]], ...] = ()
 
     @property
     def is_empty(self) -> bool:
-        return not self.caches and not self.rows
+        return not self.caches and not self.rows and not self.checkpoints
 
 
 def plan_pruning(
@@ -126,14 +133,15 @@ def plan_pruning(
 
     ``fingerprints`` (6 hex digits of each or more) name caches to remove whole. With
     ``image_dir``, a row of the others goes if no file in that folder, or in the sets that lie
-    elsewhere, has its content.
+    elsewhere, has its content, and a checkpoint of fine-tuning if no run has gone on with it for
+    `CHECKPOINT_SECONDS`; whose images it is of cannot be told.
 
     Raises `CacheError` for an unknown fingerprint, and for an image that cannot be read, as its
     row could not be told from those to remove.
     """
     caches = find_caches(bottleneck_dir)
     doomed = [_by_fingerprint(caches, fingerprint) for fingerprint in fingerprints]
-    rows = []
+    rows, old = [], []
     if image_dir is not None:
         kept = [cache for cache in caches if cache not in doomed]
         folder = scan(image_dir, validation_dir=validation_dir, test_dir=test_dir)
@@ -142,7 +150,9 @@ def plan_pruning(
             cache.check()
             if gone := frozenset(key for key in cache if image_of(key) not in wanted):
                 rows.append((cache, gone))
-    return Pruning(tuple(doomed), tuple(rows))
+            if paths := checkpoints(cache.folder, CHECKPOINT_SECONDS):
+                old.append((cache, tuple(paths)))
+    return Pruning(tuple(doomed), tuple(rows), tuple(old))
 
 
 def prune(pruning: Pruning) -> None:
@@ -152,6 +162,11 @@ def prune(pruning: Pruning) -> None:
     for cache, keys in pruning.rows:
         with cache.writing(None):
             cache.discard(keys)
+    for cache, paths in pruning.checkpoints:
+        layout.refuse_link(cache.folder)
+        with lock.exclusive(cache.folder):
+            for path in set(paths) & set(checkpoints(cache.folder, CHECKPOINT_SECONDS)):
+                path.unlink()  # else a run has gone on with it meanwhile
 
 
 def _identity(folder: Path) -> tuple[str, RowSpec]:

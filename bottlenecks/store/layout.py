@@ -7,8 +7,10 @@ bookkeeping. What is called otherwise is somebody else's.
 
 import errno
 import json
+import math
 import os
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,6 +23,7 @@ FOLDER_PREFIX = "inception_v3-"
 DAMAGED_SUFFIX = ".damaged"
 CHECKPOINT_SUFFIX = ".checkpoint"
 MODEL_FILE, INDEX_FILE, BAD_IMAGES_FILE = "model.json", "stat_index.json", "bad_images.csv"
+CHECKPOINT_SECONDS = 7 * 24 * 3600.0  # after which nobody goes on with one any more
 MAX_JSON_BYTES = 2**20
 MAX_SHARD_BYTES = 256 * 2**20  # larger files are not of this program
 _FOLDER = re.compile(r"inception_v3-[0-9a-f]{12}")
@@ -52,6 +55,24 @@ def is_ours(name: str) -> bool:
 def is_checkpoint(name: str) -> bool:
     """Whether checkpoints of fine-tuning are called so."""
     return bool(_CHECKPOINT.fullmatch(name))
+
+
+def checkpoints(folder: Path, older_than: float = -math.inf) -> list[Path]:
+    """The checkpoints in a cache folder that were written ``older_than`` seconds ago or before.
+
+    Raises ``OSError``.
+    """
+    before = time.time() - older_than
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if is_checkpoint(path.name) and path.lstat().st_mtime < before and can_go(path)
+    )
+
+
+def can_go(path: Path) -> bool:
+    """Whether ``path`` can be unlinked: a file, or a link to anything."""
+    return path.is_symlink() or not path.is_dir()
 
 
 def open_own(path: str | os.PathLike[str]) -> BinaryIO:

@@ -18,14 +18,18 @@ import numpy as np
 from bottlenecks import atomic
 from bottlenecks.errors import CacheError, shown
 from bottlenecks.store import lock
-from bottlenecks.store.layout import CHECKPOINT_SUFFIX, is_checkpoint, open_own
+from bottlenecks.store.layout import (
+    CHECKPOINT_SECONDS,
+    CHECKPOINT_SUFFIX,
+    checkpoints,
+    open_own,
+)
 from retrain.evaluate import Score
 from retrain.training.devices import is_chief, is_the_same
 from retrain.training.fine_tuning import FineTuning
 from retrain.training.fitting import Candidate, Evaluation, Loop
 from retrain.training.upper import UpperLayers, Variables
 
-OLD_SECONDS = 7 * 24 * 3600.0  # of a checkpoint that nobody goes on with any more
 SECONDS = 60.0  # between two checkpoints; one of mixed7 (250 MB) takes a second
 _MAGIC = b"retrain-checkpoint-1\n"
 _DIGEST_BYTES = 64
@@ -135,11 +139,9 @@ class Checkpoint:
         """Remove it: the training is done. And what runs of long ago have not gone on with."""
         if not self._is_chief:
             return
-        long_ago = time.time() - OLD_SECONDS
         with contextlib.suppress(OSError):
-            for path in self.path.parent.iterdir():
-                if is_checkpoint(path.name) and path.lstat().st_mtime < long_ago:
-                    path.unlink()
+            for path in checkpoints(self.path.parent, CHECKPOINT_SECONDS):
+                path.unlink()
         with contextlib.suppress(OSError):
             self.path.unlink()
 

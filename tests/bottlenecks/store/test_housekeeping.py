@@ -1,6 +1,8 @@
 """--list, --verify and --prune."""
 
+import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from bottlenecks.cli import main
 from bottlenecks.network.inception import InceptionV3
 from bottlenecks.photos.distort import variant_keys
 from bottlenecks.store.cache import Cache
+from bottlenecks.store.housekeeping import plan_pruning, prune
 from bottlenecks.variants import Wanted, complete
 from tests.conftest import make_dataset
 from tests.crashing import (
@@ -137,6 +140,53 @@ def test_checkpoints_go_with_a_whole_cache_alone(cache_dir: Path, small_dataset:
     checkpoint.write_bytes(b"how far it was")
     assert run(cache_dir, "--prune", AtCut().fingerprint[:12], "--yes") == 0
     assert not folder.exists()
+
+
+def test_list_counts_checkpoints(cache_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = loaded(cache_dir).folder
+    for digit in "01":
+        (folder / f"{digit * 64}.checkpoint").write_bytes(bytes(1_500_000))
+    capsys.readouterr()
+    assert run(cache_dir, "--list") == 0
+    out = capsys.readouterr().out
+    assert f"2 checkpoints of fine-tuning (3.0 MB) in {folder}\n" in out
+    assert out.count("of fine-tuning") == 1
+
+
+def test_checkpoints_of_long_ago_are_pruned_with_the_rows(
+    cache_dir: Path, small_dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = loaded(cache_dir).folder
+    old, new, link = (folder / f"{digit * 64}.checkpoint" for digit in "012")
+    for path, days in ((old, 8), (new, 6)):
+        path.write_bytes(b"how far it was")
+        os.utime(path, (time.time() - days * 24 * 3600,) * 2)
+    link.symlink_to(small_dataset / "cyan" / "cyan_000.jpg")
+    with_images = ("--prune", "--image_dir", str(small_dataset), "--yes")
+    for removed in (True, False):
+        capsys.readouterr()
+        assert run(cache_dir, *with_images) == 0
+        said = f"1 checkpoint of fine-tuning (0.0 MB) of {folder}: not used for a week"
+        assert (said in capsys.readouterr().out) == removed
+        assert not old.exists()
+        assert new.exists()
+    assert run(cache_dir, "--prune", folder.name, "--yes") == 0
+    assert f"all of {folder}, 2 checkpoints of fine-tuning" in capsys.readouterr().out
+    assert not folder.exists()
+    assert (small_dataset / "cyan" / "cyan_000.jpg").exists()
+
+
+def test_a_checkpoint_that_a_run_goes_on_with_meanwhile_stays(
+    cache_dir: Path, small_dataset: Path
+) -> None:
+    checkpoint = loaded(cache_dir).folder / f"{'0' * 64}.checkpoint"
+    checkpoint.write_bytes(b"how far it was")
+    os.utime(checkpoint, (0, 0))
+    planned = plan_pruning(cache_dir, [], small_dataset)
+    assert not planned.is_empty
+    os.utime(checkpoint)
+    prune(planned)
+    assert checkpoint.exists()
 
 
 def test_exports_are_of_images_alone(
