@@ -13,6 +13,7 @@ from bottlenecks import machine
 from bottlenecks.builder import CachedImage, OnProgress, Progress
 from bottlenecks.config import Config
 from bottlenecks.errors import BadImageError, CacheError, if_interrupted, shown
+from bottlenecks.network.cuts import TRAINED
 from bottlenecks.network.inception import Extractor
 from bottlenecks.photos.decode import decode
 from bottlenecks.photos.distort import distorted
@@ -25,6 +26,9 @@ from bottlenecks.store.cache import Cache
 MOST_AT_ONCE = 8  # variants of a photo that are in memory at once
 _ROOM = 1.02  # times the rows' bytes: keys, checksums, HDF5's structure
 _MERGED_BYTES = 2**27  # of shards while they are merged
+# Of a checkpoint for each number that is trained: itself, its average, two of the optimizer's and
+# the best so far, in float32. The old one goes when the new one is whole.
+_CHECKPOINT_BYTES = 2 * 5 * 4
 
 
 @dataclass(frozen=True)
@@ -99,17 +103,21 @@ def count_missing(cache: Cache, wanted: Sequence[Wanted]) -> int:
 def check_room(folder: Path, spec: RowSpec, rows: int, besides: int = 0) -> None:
     """Raise `CacheError` where so many rows do not fit onto the disk of a cache's ``folder``.
 
-    ``besides`` are the bytes of what is to be written there before them.
+    With those of a cut there must be room for the checkpoints of the training on them. ``besides``
+    are the bytes of what is to be written there before them.
     """
     nbytes = rows * spec.nbytes
-    needed = nbytes * _ROOM + min(_MERGED_BYTES, nbytes) + besides
+    checkpoints = _CHECKPOINT_BYTES * TRAINED.get(spec.name, 0)
+    needed = nbytes * _ROOM + min(_MERGED_BYTES, nbytes) + checkpoints + besides
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < needed:
-        others = " and what is missing before them" if besides else ""
+        what = [f"{rows} rows of {spec.name}"]
+        what += ["the checkpoints of their training"] if checkpoints else []
+        what += ["what is missing before them"] if besides else []
         raise CacheError(
-            f"{rows} rows of {spec.name}{others} take {_size(needed)}, and {shown(folder)} has "
+            f"{' and '.join(what)} take {_size(needed)}, and {shown(folder)} has "
             f"{_size(free)} free: make room, name another --bottleneck_dir, cut at a later "
             "block, or use fewer --distortions_per_image"
         )

@@ -34,6 +34,28 @@ SHAPES = {
     "mixed9": (8, 8, 2048),
     "mixed10": (8, 8, 2048),
 }
+# How many numbers there are to train above each place (weights and biases), without the head.
+TRAINED = {
+    INPUT: 21_768_352,
+    "activation": 21_767_456,
+    "activation_1": 21_758_208,
+    "activation_2": 21_739_712,
+    "max_pooling2d": 21_739_712,
+    "activation_3": 21_734_512,
+    "activation_4": 21_596_080,
+    "max_pooling2d_1": 21_596_080,
+    "mixed0": 21_340_640,
+    "mixed1": 21_063_664,
+    "mixed2": 20_779_008,
+    "mixed3": 19_626_368,
+    "mixed4": 18_330_496,
+    "mixed5": 16_641_216,
+    "mixed6": 14_951_936,
+    "mixed7": 12_811_904,
+    "mixed8": 11_114_880,
+    "mixed9": 6_073_536,
+    "mixed10": 0,
+}
 BLOCKS = tuple(name for name in SHAPES if name.startswith("mixed"))
 CUTS = tuple(SHAPES)
 _STEM_CONVOLUTIONS = 5

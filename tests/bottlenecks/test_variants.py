@@ -17,6 +17,7 @@ from bottlenecks import rows, variants
 from bottlenecks.builder import Progress
 from bottlenecks.config import Config
 from bottlenecks.errors import CacheError
+from bottlenecks.network.cuts import TRAINED
 from bottlenecks.photos.decode import decode
 from bottlenecks.photos.distort import distorted, variant_keys
 from bottlenecks.photos.settings import DistortionSettings
@@ -225,7 +226,9 @@ def test_no_room_is_an_error_before_anything_is_computed_or_made(
 ) -> None:
     with_free(monkeypatch, 10_000)
     extractor = AtCut()
-    with pytest.raises(CacheError, match=r"36 rows of mixed7 take 0\.1 MB, .* has 0\.0 MB free: "):
+    with pytest.raises(
+        CacheError, match=r"36 rows of mixed7 and .* take 512\.5 MB, .* has 0\.0 MB free: "
+    ):
         photos.fill(settings(), extractor=extractor)
     assert extractor.batches == []
     assert not photos.cache_dir.exists()
@@ -235,7 +238,7 @@ def test_room_is_asked_for_what_is_missing_alone(
     photos: Photos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos.fill(settings(2))
-    with_free(monkeypatch, 12 * AtCut.spec.nbytes * 3)
+    with_free(monkeypatch, 12 * AtCut.spec.nbytes * 3 + 40 * TRAINED["mixed7"])
     assert photos.fill(settings(3)).computed == 12
     with_free(monkeypatch, 0)
     assert photos.fill(settings(3)).computed == 0

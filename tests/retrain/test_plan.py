@@ -9,6 +9,7 @@ import pytest
 from bottlenecks import machine, speeds
 from bottlenecks.errors import CacheError, UsageError
 from bottlenecks.network import layers
+from bottlenecks.network.cuts import TRAINED
 from bottlenecks.row_spec import BOTTLENECK
 from retrain.config import Config
 from retrain.listener import Listener
@@ -239,8 +240,16 @@ def test_room_is_needed_for_all_of_it_together(
     def with_free(free: float) -> None:
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=int(free)))
 
-    with_free(2.1 * at_cut.nbytes + variants.nbytes + 12 * BOTTLENECK.nbytes)
+    checkpoints = 2 * 5 * 4 * TRAINED["input"]
+    with_free(2.1 * at_cut.nbytes + variants.nbytes + 12 * BOTTLENECK.nbytes + checkpoints)
     assert plan(config, Tiny()).more == (variants, at_cut)
-    with_free(2.02 * at_cut.nbytes)
-    with pytest.raises(CacheError, match="rows of input and what is missing before them take"):
-        plan(config, Tiny())
+    for lacking in (
+        2.02 * at_cut.nbytes + checkpoints,
+        2.1 * at_cut.nbytes + variants.nbytes + 12 * BOTTLENECK.nbytes + 0.9 * checkpoints,
+    ):
+        with_free(lacking)
+        with pytest.raises(
+            CacheError,
+            match="rows of input and the checkpoints of their training and what is missing before",
+        ):
+            plan(config, Tiny())

@@ -9,7 +9,7 @@ import pytest
 
 from bottlenecks.errors import UsageError
 from bottlenecks.network import bfloat16, inception, layers
-from bottlenecks.network.cuts import CUTS, INPUT, cut_for
+from bottlenecks.network.cuts import CUTS, INPUT, TRAINED, cut_for
 from bottlenecks.network.inception import InceptionV3
 from bottlenecks.network.names import BOTTLENECK_NODE
 from bottlenecks.network.tensorflow import import_tensorflow
@@ -61,6 +61,16 @@ def test_the_parts_of_a_cut_are_the_whole(extractor: InceptionV3, cut: str) -> N
 def test_the_places_to_cut_are_as_keras_has_them(keras_layers: dict[str, Any]) -> None:
     for cut in CUTS[1:]:
         assert layers.spec_at(cut).shape == tuple(keras_layers[cut].output.shape[1:])
+
+
+def test_what_is_trained_above_a_cut_is_counted(extractor: InceptionV3) -> None:
+    tf = import_tensorflow()
+    network = tf.compat.v1.GraphDef.FromString(extractor.frozen)
+    for cut in CUTS:
+        part = layers.above(network, cut)
+        trained = {node.input[1] for node in part.node if node.op in ("Conv2D", "BiasAdd")}
+        arrays = [node.attr["value"].tensor for node in part.node if node.name in trained]
+        assert sum(tf.make_ndarray(array).size for array in arrays) == TRAINED[cut]
 
 
 def test_every_layer_of_keras_can_be_fine_tuned_from(keras_layers: dict[str, Any]) -> None:
