@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from label_image.cli import main as label_image
+from retrain import learning
 from retrain.cli import main
 from retrain.config import Config
 from retrain.report.results import TrainingResult
@@ -200,6 +201,25 @@ def test_it_goes_together_with(settings: dict[str, Any], tmp_path: Path) -> None
     assert (result.test is None) == (settings.get("testing_percentage") == 0)
     assert result.fine_tuned.fitted.steps == 2 * result.fine_tuned.steps_in_epoch
     assert (tmp_path / "graph.pb").exists()
+
+
+def test_rows_of_the_cut_are_in_memory_up_to_what_the_documentation_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int | None] = []
+
+    def asking(*arguments: Any) -> None:
+        asked.append(arguments[5])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(learning, "rows_at", asking)
+    make_waves(tmp_path / "Dataset", per_label=8)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, tmp_path, fine_tune_from="mixed7")
+    (most,) = asked
+    assert most is not None
+    documented = (ROOT / "docs" / "fine_tuning.md").read_text()
+    assert f"beyond {most / 1e6:.0f} MB rows are read from the disk" in documented
 
 
 def test_the_layers_are_trained_in_the_precision_of_the_network(tmp_path: Path) -> None:

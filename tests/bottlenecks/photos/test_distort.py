@@ -183,6 +183,36 @@ def test_a_scale_enlarges_both_sides_alike_by_up_to_its_percentage() -> None:
         assert bottom - top == pytest.approx(width, abs=0.03)
 
 
+def test_a_crop_may_be_at_every_place_that_the_photo_has_for_it() -> None:
+    """Of 11 by 22 pixels a crop of 10 by 20 leaves one and two: 2 by 3 places."""
+    y, x = np.indices((11, 22))
+    where = png(np.stack([10 * x, 10 * y, 0 * x], axis=-1).astype(np.uint8))
+    corners = [tuple(found[0, 0] // 10) for found in variants(where, (10, 20), random_crop=10)]
+    assert {corner[:2] for corner in corners} == {(x, y) for x in range(3) for y in range(2)}
+
+
+def test_the_border_of_a_variant_is_made_of_what_is_around_it_too() -> None:
+    """So a variant that is shifted by whole pixels has those that it had before."""
+    still = DistortionSettings(random_crop=20, random_scale=100)
+    moving = dataclasses.replace(still, random_shift=5)  # by 3 pixels down and 4 across at the most
+    before, after = (distorted(noise(), own, keys(still, 20), SIZE) for own in (still, moving))
+    for one, other in zip(before.astype(int), after.astype(int), strict=True):
+        differences = [
+            abs(_overlap(one, -down, -right) - _overlap(other, down, right)).max()
+            for down in range(-3, 4)
+            for right in range(-4, 5)
+        ]
+        assert min(differences) <= 1
+
+
+def _overlap(pixels: np.ndarray, down: int, right: int) -> np.ndarray:
+    """What a picture shares with itself when it has come from so much further up and left."""
+    height, width = pixels.shape[:2]
+    rows = slice(max(0, down), height + min(0, down))
+    part: np.ndarray = pixels[rows, max(0, right) : width + min(0, right)]
+    return part
+
+
 def test_a_crop_is_as_sharp_as_the_photo() -> None:
     data = noise((120, 160))
     whole = decode(data, (120, 160))
