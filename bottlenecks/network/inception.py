@@ -139,6 +139,8 @@ class InceptionV3:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def _what_changes_a_row(self) -> dict[str, Any]:
+        # The hash of the weights tells `ARCHITECTURE` too. Another one must add itself here: random
+        # weights have the same hash in all.
         decoded = {"decode": DECODE_VERSION, "input_size": list(self.spec.input_size)}
         rows = {} if self.cut is None else {"rows": dataclasses.asdict(self.spec)}
         if self.cut == INPUT:  # no network is run
