@@ -28,8 +28,8 @@ from retrain.config import Config
 from retrain.data.dataset import check_counts, check_few, sets_of
 from retrain.data.groups import check_groups, members_of
 from retrain.data.split import SETS, split
-from retrain.export.formats import check as check_formats
 from retrain.data.variants import variants_of
+from retrain.export.formats import check as check_formats
 from retrain.report.health import count_folds
 from retrain.training.devices import count_workers
 
