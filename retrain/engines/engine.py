@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bottlenecks import machine
-from bottlenecks.errors import GraphError, shown
+from bottlenecks.errors import GraphError, UnsafeGraphError, shown
 from bottlenecks.forks import OwnProcess
 from retrain.engines.formats import read
 from retrain.engines.reading import read_labels
@@ -28,10 +28,15 @@ class Engine:
     def __init__(self, settings: GraphSettings) -> None:
         self._settings = settings
         given = _given_labels(settings)  # first, because it takes next to no time
-        contents = read(settings.graph)
-        self.about = contents.about
-        self.labels = _agreed(settings, given, contents.labels)
-        self._program = contents.start(settings)
+        try:
+            contents = read(settings.graph, settings.allow_any_graph)
+            self.about = contents.about
+            self.labels = _agreed(settings, given, contents.labels)
+            self._program = contents.start(settings)
+        except UnsafeGraphError as error:
+            if settings.allow_any_graph:
+                raise
+            raise UnsafeGraphError(f"{error}; if you trust it, add --allow_any_graph") from error
         self._feeding = self._program.feeding
         if self._feeding.classes is not None:
             self._check_classes(self._feeding.classes)
@@ -62,9 +67,9 @@ class Engine:
     def _check_classes(self, classes: int) -> None:
         if classes != len(self.labels):
             raise GraphError(
-                f"the graph {shown(self._settings.graph)} gives {classes} scores and "
-                f"{shown(self._settings.labels)} has {len(self.labels)} labels; use the labels "
-                "file that was written with the graph"
+                f"the graph {shown(self._settings.graph)} gives {classes} scores for "
+                f"{len(self.labels)} labels; use the labels file that was written with the graph. "
+                f"Received: --labels {shown(self._settings.labels)}"
             )
 
 
@@ -84,12 +89,19 @@ def _agreed(settings: GraphSettings, given: list[str] | None, carried: Sequence[
         return given or read_labels(settings.labels)
     if given is None:
         return list(carried)
-    for line, (ours, theirs) in enumerate(zip(given, carried, strict=False), start=1):
-        if ours != theirs and len(given) == len(carried):  # other numbers show at the output
-            raise GraphError(
-                f"the labels file {shown(settings.labels)} was not written with the graph "
-                f"{shown(settings.graph)}: its line {line} is '{shown(ours)}', in the graph it is "
-                f"'{shown(theirs)}'; name the right one with --labels, or run python -m retrain "
-                "again (if it runs now, wait until it is done)"
-            )
+    if given != list(carried):
+        raise GraphError(
+            f"the labels file {shown(settings.labels)} was not written with the graph "
+            f"{shown(settings.graph)}: {_difference(given, carried)}; name the right one with "
+            "--labels, or run python -m retrain again (if it runs now, wait until it is done)"
+        )
     return given
+
+
+def _difference(given: Sequence[str], carried: Sequence[str]) -> str:
+    """Where the labels of the file and those of the graph first differ."""
+    if len(given) != len(carried):
+        return f"it has {len(given)} labels, the graph {len(carried)}"
+    both = enumerate(zip(given, carried, strict=True), start=1)
+    line, (ours, theirs) = next(pair for pair in both if pair[1][0] != pair[1][1])
+    return f"its line {line} is '{shown(ours)}', in the graph it is '{shown(theirs)}'"

@@ -1,22 +1,25 @@
 """TensorFlow's frozen graphs: of `retrain`, of retrain.py, and of other programs."""
 
 import os
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from bottlenecks.errors import GraphError, shown
+from bottlenecks.errors import GraphError, UnsafeGraphError, shown
 from bottlenecks.network.frozen import SCOPE, import_frozen
 from bottlenecks.network.tensorflow import import_tensorflow
+from retrain.engines.graph_texts import graph_texts
 from retrain.engines.program import Feeding, feeding_of, wrong_input
-from retrain.engines.reading import read_file
-from retrain.engines.safe import MAX_CONSTANT_ELEMENTS, check_safe
+from retrain.engines.reading import MAX_LABELS, read_file
+from retrain.engines.safe import MAX_CONSTANT_ELEMENTS, MAX_NODES, check_safe
 from retrain.engines.settings import GraphSettings
 from retrain.export import graph_spec
 
 NAME = "TensorFlow's frozen graph"
+# The output that TensorFlow's label_image.py takes when none is named.
+OF_LABEL_IMAGE = "InceptionV3/Predictions/Reshape_1"
 MAX_GRAPH_BYTES = 4 * MAX_CONSTANT_ELEMENTS + 2**26  # float32, and the nodes around them
 
 
@@ -26,52 +29,55 @@ def fits(path: str | os.PathLike[str], start: bytes | None) -> bool:
 
 
 def read(path: str | os.PathLike[str], any_graph: bool = False) -> "FrozenGraph":
-    """The graph in ``path``, checked unless ``any_graph``.
+    """What the graph in ``path`` carries; it is checked before it is run, unless ``any_graph``.
 
     Raises `GraphError`, `UnsafeGraphError`.
     """
-    return FrozenGraph(path, read_graph(path, any_graph))
+    return FrozenGraph(path, read_file(path, "graph", MAX_GRAPH_BYTES), any_graph)
 
 
-@dataclass(frozen=True)
 class FrozenGraph:
-    """A GraphDef that was read from ``path``, as `Contents`."""
+    """A serialised GraphDef that was read from ``path``, as `Contents`.
 
-    path: str | os.PathLike[str]
-    graph_def: Any
+    Raises `GraphError`, `UnsafeGraphError`.
+    """
 
-    @property
-    def labels(self) -> list[str]:
-        return [
-            text.decode("utf-8", "backslashreplace") for text in self._texts(graph_spec.LABELS_NODE)
-        ]
-
-    @property
-    def about(self) -> str:
-        texts = self._texts(graph_spec.ABOUT_NODE)
-        return texts[0].decode("utf-8", "backslashreplace") if texts else ""
-
-    def _texts(self, name: str) -> Sequence[bytes]:
-        """The strings of the constant ``name``; none where there is no such constant."""
-        for node in self.graph_def.node:
-            if node.name == name and node.op == "Const":
-                texts: Sequence[bytes] = node.attr["value"].tensor.string_val
-                return texts
-        return ()
+    def __init__(self, path: str | os.PathLike[str], data: bytes, any_graph: bool = False) -> None:
+        self._path, self._data, self._any_graph = path, data, any_graph
+        names = (graph_spec.LABELS_NODE, graph_spec.ABOUT_NODE)
+        try:
+            texts = graph_texts(data, names, sys.maxsize if any_graph else MAX_NODES)
+        except UnsafeGraphError as error:
+            raise UnsafeGraphError(f"the graph {shown(path)} {error}") from error
+        except GraphError as error:
+            raise _no_graph(path) from error
+        labels = texts.get(graph_spec.LABELS_NODE, ())
+        if len(labels) > MAX_LABELS:
+            raise UnsafeGraphError(
+                f"the graph {shown(path)} has {len(labels)} labels; at most {MAX_LABELS} are read"
+            )
+        self.labels = [text.decode("utf-8", "backslashreplace") for text in labels]
+        about = texts.get(graph_spec.ABOUT_NODE, ())
+        self.about = about[0].decode("utf-8", "backslashreplace") if about else ""
 
     def start(self, settings: GraphSettings) -> "Session":
-        """Import it, which empties ``graph_def``. Raises `GraphError`."""
+        """Check and import it, once: its bytes are not kept. Raises `GraphError`."""
         tf = import_tensorflow()
+        graph_def = _checked(self._path, self._taken(), self._any_graph)
         with tf.Graph().as_default() as graph:
             try:
-                initialise = import_frozen(self.graph_def, {})
+                initialise = import_frozen(graph_def, {})
             except MemoryError:
                 raise
             except Exception as error:  # TensorFlow raises nearly everything on broken graphs
                 raise GraphError(
-                    f"cannot load the graph {shown(self.path)}: {_why(error)}"
+                    f"cannot load the graph {shown(self._path)}: {_why(error)}"
                 ) from error
         return Session(graph, initialise, settings)
+
+    def _taken(self) -> bytes:
+        data, self._data = self._data, b""
+        return data
 
 
 class Session:
@@ -111,15 +117,18 @@ def read_graph(path: str | os.PathLike[str], any_graph: bool = False) -> Any:
 
     Raises `GraphError`, `UnsafeGraphError`.
     """
-    data = read_file(path, "graph", MAX_GRAPH_BYTES)
-    remedy = "--graph takes the .pb file that retrain wrote"
+    return _checked(path, read_file(path, "graph", MAX_GRAPH_BYTES), any_graph)
+
+
+def _checked(path: str | os.PathLike[str], data: bytes, any_graph: bool) -> Any:
+    """The GraphDef that was serialised to ``data``. Raises `GraphError`, `UnsafeGraphError`."""
     tf = import_tensorflow()
     try:
         graph_def = tf.compat.v1.GraphDef.FromString(data)
-    except Exception as error:  # protobuf's DecodeError has no public home
-        raise GraphError(f"the file {shown(path)} is no TensorFlow graph; {remedy}") from error
+    except Exception as error:  # protobuf's own, or a plain ValueError
+        raise _no_graph(path) from error
     if not graph_def.node:
-        raise GraphError(f"the graph {shown(path)} is empty; {remedy}")
+        raise _no_graph(path)
     if any_graph:
         return graph_def
     try:
@@ -127,6 +136,13 @@ def read_graph(path: str | os.PathLike[str], any_graph: bool = False) -> Any:
     except GraphError as error:
         raise type(error)(f"the graph {shown(path)} {error}") from error
     return graph_def
+
+
+def _no_graph(path: str | os.PathLike[str]) -> GraphError:
+    return GraphError(
+        f"the file {shown(path)} is no TensorFlow graph; --graph takes the .pb file that retrain "
+        "wrote"
+    )
 
 
 def find_input(graph: Any, name: str | None) -> Any:
@@ -139,12 +155,13 @@ def find_input(graph: Any, name: str | None) -> Any:
 
 
 def find_output(graph: Any, name: str | None) -> Any:
-    """The output tensor ``name`` of a ``tf.Graph``, or final_result, or its only softmax."""
-    if name is None and not _has(graph, graph_spec.FINAL_NODE):
+    """The output tensor ``name`` of a ``tf.Graph``, or a usual one, or its only softmax."""
+    usual = (graph_spec.FINAL_NODE, OF_LABEL_IMAGE)
+    if name is None and not any(_has(graph, one) for one in usual):
         softmaxes = [op.name for op in graph.get_operations() if op.type == "Softmax"]
         if len(softmaxes) == 1:
             name = softmaxes[0]
-    tensor = _find(graph, [name or graph_spec.FINAL_NODE], "--output_layer")
+    tensor = _find(graph, [name] if name else usual, "--output_layer")
     if tensor.dtype.name != "float32":
         raise GraphError(
             f"the output {tensor.name} is {tensor.dtype.name}, expected float32 scores; name "

@@ -47,7 +47,7 @@ class Program(Protocol):
 
 
 class Contents(Protocol):
-    """What a file holds, checked so far that it can do no harm; nothing has been run."""
+    """What a file holds, of which nothing has been run; `start` runs only what can do no harm."""
 
     @property
     def labels(self) -> Sequence[str]:
@@ -58,7 +58,10 @@ class Contents(Protocol):
         """What retrain put in of how it was made, JSON; empty in a file of another program."""
 
     def start(self, settings: GraphSettings) -> Program:
-        """Make it ready to run. Raises `GraphError` where it does not go with ``settings``."""
+        """Make it ready to run, once.
+
+        Raises `GraphError` where it does not go with ``settings``, `UnsafeGraphError` as `read`.
+        """
 
 
 class Format(Protocol):
@@ -77,7 +80,7 @@ class Format(Protocol):
 
     @property
     def read(self) -> Any:
-        """``read(path, any_graph) -> Contents``, checked unless ``any_graph``.
+        """``read(path, any_graph) -> Contents``, checked here or when started unless ``any_graph``.
 
         Raises `GraphError`, `UnsafeGraphError`.
         """
@@ -91,15 +94,16 @@ def feeding_of(
 ) -> Feeding:
     """How photos are fed to an input of ``shape`` (n, height, width, channels), None where unknown.
 
-    As ``settings`` ask, else as the input has it, else as ``usual``. Raises `GraphError` where that
-    cannot be.
+    As ``settings`` ask, else as the input has it, else as ``usual``. 0 means what it does in
+    TensorFlow's label_image.py: of a side that nothing is asked, of the deviation 255. Raises
+    `GraphError` where that cannot be.
     """
     usual = usual or Feeding()
     batch, height, width, channels = shape if shape is not None else (None,) * 4
     asked = (settings.input_height, settings.input_width)
     sides = []
     for side, static, default in zip(asked, (height, width), usual.size, strict=True):
-        if side is not None and static is not None and side != static:
+        if side and static is not None and side != static:
             raise GraphError(
                 f"the graph takes photos of {height} x {width}; leave out --input_height and "
                 f"--input_width. Received: {side}"
@@ -114,7 +118,7 @@ def feeding_of(
     return Feeding(
         size=(sides[0], sides[1]),
         mean=usual.mean if mean is None else mean,
-        std=usual.std if std is None else std,
+        std=usual.std if std is None else std or Feeding.std,
         batch=batch,
         classes=classes,
     )

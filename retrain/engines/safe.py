@@ -49,10 +49,10 @@ CONSTANT_TYPES = (
 def check_safe(graph_def: Any) -> None:
     """Raise `UnsafeGraphError` or `GraphError` for a GraphDef that is not to be loaded.
 
-    The message goes on from the graph's name: "has functions of its own; ...".
+    The message goes on from the graph's name: "has functions of its own, ...".
     """
     if graph_def.library.function:
-        raise UnsafeGraphError("has functions of its own; not loading it")
+        raise UnsafeGraphError("has functions of its own, so it is not loaded")
     if len(graph_def.node) > MAX_NODES:
         raise UnsafeGraphError(f"has {len(graph_def.node)} nodes; at most {MAX_NODES} are loaded")
     names = set()
@@ -61,7 +61,7 @@ def check_safe(graph_def: Any) -> None:
         if node.op not in SAFE_OPS:
             raise UnsafeGraphError(
                 f"has the operation {shown(node.op[:100])} ({shown(node.name[:100])}), which no "
-                "image classifier needs; not loading it"
+                "image classifier needs, so it is not loaded"
             )
         if node.name in names:
             raise GraphError(f"is broken: two nodes are called {shown(node.name[:100])}")

@@ -32,19 +32,23 @@ class GraphSettings(Settings):
         None, "subtracted from pixels of 0..255 (default: 127.5 for Mul, else 0)", metavar="X"
     )
     input_std: float | None = flag(
-        None, "then divided by (default: 127.5 for Mul, else 255)", metavar="X"
+        None, "then divided by; 0 for 255 (default: 127.5 for Mul, else 255)", metavar="X"
+    )
+    allow_any_graph: bool = flag(
+        False,
+        "run a graph with operations that no image classifier needs too: only one that you trust, "
+        "because it may do whatever a program can",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("input_height", "input_width"):
             value = getattr(self, name)
-            require(value is None or value >= 1, name, "at least 1", value)
+            require(value is None or value >= 0, name, "at least 0", value)
             require(value is None or value <= MAX_SIDE, name, f"at most {MAX_SIDE}", value)
         for name in ("input_mean", "input_std"):
             value = getattr(self, name)
             require(value is None or math.isfinite(value), name, "a finite number", value)
-        require(self.input_std != 0, "input_std", "other than 0", self.input_std)
 
     @property
     def inputs(self) -> dict[str, str]:

@@ -293,7 +293,7 @@ def test_threads_share_a_classifier(tmp_path: Path, classifier: Classifier) -> N
 
 def test_labels_that_do_not_match_the_graph(trained: Trained, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("cyan\nmagenta\n")
-    with pytest.raises(GraphError, match=r"gives 3 scores and .*labels\.txt has 2 labels"):
+    with pytest.raises(GraphError, match=r"labels\.txt .* has 2 labels, the graph 3"):
         Classifier(trained.graph, tmp_path / "labels.txt")
 
 
