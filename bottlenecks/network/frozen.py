@@ -35,6 +35,8 @@ def import_frozen(graph_def: Any, input_map: Mapping[str, Any]) -> Callable[[Any
     }
     network = v1.GraphDef(versions=graph_def.versions, library=graph_def.library)
     network.node.extend(node for node in graph_def.node if node.name not in largest)
+    for node in network.node:  # with which it wants to share a device, and which may be gone
+        node.attr.pop("_class", None)
     graph_def.Clear()
 
     assignments = []
