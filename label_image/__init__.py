@@ -10,6 +10,7 @@ The modules, in the order in which data flows (each imports only from those befo
 
 ==========  =================================================================
 config      the settings
+about       a classifier's file -> what made it
 photos      paths, folders, bytes, pixels -> photos to read
 classifier  Classifier(graph, labels).classify(photos)
 cli         the command line

@@ -39,9 +39,18 @@ def _main(argv: Sequence[str] | None) -> int:
     parser.add_argument("photos", nargs="*", metavar="PHOTO", help="photos, or folders of photos")
     parser.add_argument("--image", action="append", metavar="FILE", help="the same as PHOTO")
     parser.add_flags(Config)
+    group = parser.add_argument_group("instead of labelling")
+    group.add_argument(
+        "--about",
+        action="store_true",
+        help="print what made the classifier in --graph, or in a file named after it",
+    )
     values = parser.parse(argv)
     arguments = values.pop("photos") + (values.pop("image") or [])
+    about = values.pop("about")
     config = Config(**values)
+    if about:
+        return _about(config, arguments)
     photos = _photos(arguments)
     if not any(map(os.path.lexists, photos)):  # not worth the start of TensorFlow
         raise ImageFolderNotFoundError(f"there is no photo or folder {shown(photos[0])}")
@@ -76,6 +85,23 @@ def _imagenet(config: Config) -> dict[str, str]:
     with ProgressBar("weights", "B", True) as bar:
         graph, labels = classifier(**given, on_download=bar)
     return {"graph": str(graph), "labels": str(labels)}
+
+
+def _about(config: Config, named: Sequence[str]) -> int:
+    """Print what made the one classifier that is named, by itself or with --graph."""
+    from label_image.about import read_made
+
+    graphs = [*named, *([config.graph] if config.graph != Config.graph else [])]
+    if len(graphs) > 1:
+        raise UsageError(f"--about is of one file. Received: {', '.join(map(shown, graphs))}")
+    if config.format == "csv":
+        raise UsageError("--about is printed as --format text or json. Received: csv")
+    made = read_made(graphs[0] if graphs else config.graph)
+    if config.format == "json":
+        print(_printable_json(dataclasses.asdict(made)))
+    else:
+        print(made.text)
+    return DONE
 
 
 def _shown(result: "Result", show: "_Text") -> bool:
@@ -154,15 +180,15 @@ class _Json(_Text):
         self._photos.append(photo)
 
     def end(self) -> None:
-        print(_printable_json(json.dumps(self._photos, indent=2, ensure_ascii=False)))
+        print(_printable_json(self._photos))
 
 
-def _printable_json(text: str) -> str:
-    """The same JSON, with letters as they are but what a terminal might obey escaped."""
+def _printable_json(value: object) -> str:
+    """It as JSON, with letters as they are but what a terminal might obey escaped."""
     return re.sub(
         r"[^\n -~]",
         lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1],
-        text,
+        json.dumps(value, indent=2, ensure_ascii=False),
     )
 
 

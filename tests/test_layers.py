@@ -148,7 +148,7 @@ def test_label_image_imports_nothing_of_retrain_but_what_runs_a_graph() -> None:
     """And what makes or reads the files of the network's own classifier, late (--imagenet)."""
     found = set().union(*(imports(module) for module in ALL if module.startswith("label_image.")))
     of_retrain = {name for name in found if name.split(".")[0] == "retrain"}
-    runs = {"retrain.engines.engine", "retrain.engines.settings"}
+    runs = {f"retrain.engines.{name}" for name in ("engine", "formats", "settings")}
     assert of_retrain == runs | {"retrain.export.imagenet", "retrain.engines.reading"}
     assert "retrain.export.imagenet" not in imports_at_module_level("label_image.cli")
 

@@ -94,7 +94,7 @@ def test_every_flag_is_explained_with_its_default() -> None:
             if field.default not in (None, False, dataclasses.MISSING):
                 assert f"{field.default}" in row.split("|")[2], row
     actions = {"list", "verify", "prune", "yes", "export_hdf5", "export_npz", "image"}
-    actions |= {"dry_run", "evaluate", "show_distortions", "summary"}
+    actions |= {"dry_run", "evaluate", "show_distortions", "summary", "about"}
     fields = {field.name for config in CONFIGS for field in dataclasses.fields(config)}
     assert set(explained) == actions | {name for name in fields if name in explained}
 
