@@ -11,6 +11,8 @@ structure  image files of too many parts, refused before they are decoded
 shrink     an image of any mode and size -> 8 bits at the size wanted
 decode     file bytes -> pixels; the only decoder
 distort    file bytes -> pixels of distorted variants
-sheet      pictures in rows -> one PNG, for the eye
+fonts      text -> a font that has its letters
+sheet      pictures in rows or on cards -> one PNG, for the eye
+page       what HTML pages of photos share
 =========  ====================================================================
 """

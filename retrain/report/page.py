@@ -1,9 +1,7 @@
 """Results -> a folder with report.html, its plots as PNG, and metrics.json."""
 
-import base64
 import dataclasses
-import importlib.resources
-import io
+import functools
 import itertools
 import json
 import os
@@ -11,12 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment
-from PIL import Image
-
 from bottlenecks import atomic
 from bottlenecks.errors import BadImageError, shown, utf8
 from bottlenecks.photos.decode import thumbnail
+from bottlenecks.photos.page import data_url, jpeg_url, render
 from bottlenecks.photos.reading import file_bytes
 from retrain.report import plots
 from retrain.report.health import KINDS, Problem
@@ -160,23 +156,19 @@ def html(
     pictures: Mapping[str, bytes],
 ) -> str:
     """One page that needs nothing else: pictures, style and script are in it."""
-    source = importlib.resources.files(__package__).joinpath(_TEMPLATE).read_text("utf-8")
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "percent": "{:.1%}".format,
-        "picture": _picture,
-        "shown": shown,
-        "in_folder": lambda path: os.path.relpath(path, settings["image_dir"]),
-    }
+    in_folder = functools.partial(os.path.relpath, start=settings["image_dir"])
     problems = _problems(result)
-    return environment.from_string(source).render(
+    return render(
+        __package__,
+        _TEMPLATE,
+        {"picture": _picture, "in_folder": in_folder},
         generator=GENERATORS["evaluation" if isinstance(result, Measurement) else "run"],
         settings=settings,
         result=result,
         test=result.test,
         measured=isinstance(result, Measurement),
         problems=problems,
-        pictures={name: _data_url(png, "png") for name, png in pictures.items()},
+        pictures={name: data_url(png, "png") for name, png in pictures.items()},
         most_misclassified=_MOST_MISCLASSIFIED,
         most_problems=_MOST_PROBLEMS,
         most_bad=_MOST_BAD,
@@ -198,13 +190,6 @@ def _picture(path: str) -> str:
     """A data URL of the thumbnail of a photo; empty where it cannot be read any more."""
     try:
         with file_bytes(path) as (data, _):
-            pixels = thumbnail(data, _THUMBNAIL_SIDE)
+            return jpeg_url(thumbnail(data, _THUMBNAIL_SIDE))
     except BadImageError:
         return ""
-    jpeg = io.BytesIO()
-    Image.fromarray(pixels).save(jpeg, "JPEG", quality=80)
-    return _data_url(jpeg.getvalue(), "jpeg")
-
-
-def _data_url(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -12,18 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
 
+from bottlenecks.photos.fonts import FONTS
 from retrain.training.fitting import Evaluation
 
 _DPI = 150
 _BLUE, _ORANGE, _GREY, _LIGHT = "#1f5fa8", "#d9730d", "#888888", "#e8e8e8"
 _LEGIBLE = 20  # labels up to which the confusion matrix has numbers in its cells
 _LONG = 24  # letters of a label that are shown
-# Fonts for labels in scripts that matplotlib's own has not; those that are installed are used.
-_FONTS = (
-    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei"),
-    *("Hiragino Sans GB", "Microsoft YaHei", "Malgun Gothic", "Arial Unicode MS"),
-    *("Noto Sans Devanagari", "Noto Sans Thai", "Nirmala UI", "Tahoma"),
-)
 
 P = ParamSpec("P")
 
@@ -77,7 +72,7 @@ def confusion(matrix: np.ndarray, labels: Sequence[str]) -> bytes:
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     picture = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     shown = [label if len(label) <= _LONG else label[: _LONG - 1] + "…" for label in labels]
-    fonts = ["DejaVu Sans", *(name for name in _FONTS if name in get_font_names())]
+    fonts = ["DejaVu Sans", *(name for name in FONTS if name in get_font_names())]
     text: dict[str, Any] = {"fontsize": font, "family": fonts, "parse_math": False}
     slope = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if few else {"rotation": 90}
     axis.set_xticks(range(count), shown, **text, **slope)
