@@ -13,6 +13,7 @@ config      the settings
 about       a classifier's file -> what made it
 photos      paths, folders, bytes, pixels -> photos to read
 classifier  Classifier(graph, labels).classify(photos)
+sheet       results -> one page or picture, for the eye
 cli         the command line
 ==========  =================================================================
 """

@@ -7,14 +7,16 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from bottlenecks.command import DONE, ERROR, Parser, as_process, run
 from bottlenecks.errors import ImageFolderNotFoundError, UsageError, shown
-from label_image.config import Config
+from label_image.config import PICTURE, Config
 
 if TYPE_CHECKING:
     from label_image.classifier import Result
+    from label_image.sheet import Sheet
 
 BAR_SECONDS = 1.0  # before the bar shows
 
@@ -52,6 +54,7 @@ def _main(argv: Sequence[str] | None) -> int:
     if about:
         return _about(config, arguments)
     photos = _photos(arguments)
+    _check_show(config, arguments)
     if not any(map(os.path.lexists, photos)):  # not worth the start of TensorFlow
         raise ImageFolderNotFoundError(f"there is no photo or folder {shown(photos[0])}")
 
@@ -61,6 +64,7 @@ def _main(argv: Sequence[str] | None) -> int:
     files = _imagenet(config) if config.imagenet else {}
     classifier = Classifier(**config.of_the_graph | files)
     show = _SHOW[config.format](config.num_top_predictions, len(photos) > 1)
+    sheet = _sheet(config)
     failed = 0
     to_a_file = len(photos) > 1 and not sys.stdout.isatty()
     with ProgressBar("photos", "photos", delay=BAR_SECONDS) as bar:
@@ -68,7 +72,11 @@ def _main(argv: Sequence[str] | None) -> int:
             if to_a_file:
                 bar(done, len(photos))
             failed += _shown(result, show)
+            if sheet is not None:
+                sheet.add(result)
     show.end()
+    if sheet is not None:
+        sheet.write()
     return ERROR if failed else DONE
 
 
@@ -87,6 +95,30 @@ def _imagenet(config: Config) -> dict[str, str]:
     return {"graph": str(graph), "labels": str(labels)}
 
 
+def _check_show(config: Config, named: Sequence[str]) -> None:
+    """Raise `UsageError` or `OutputError` where --show cannot be written, or lies among photos."""
+    config.check_outputs()
+    if config.show is None or config.show_suffix != PICTURE:
+        return
+    parents = Path(os.path.realpath(config.show)).parents
+    for folder in named:
+        if os.path.isdir(folder) and Path(os.path.realpath(folder)) in parents:
+            raise UsageError(
+                f"--show {shown(config.show)} is inside {shown(folder)}, where the next run would "
+                "take it for a photo; choose another place"
+            )
+
+
+def _sheet(config: Config) -> "Sheet | None":
+    """What --show draws."""
+    if config.show is None:
+        return None
+    from label_image.sheet import Sheet
+
+    used = "InceptionV3" if config.imagenet else config.graph
+    return Sheet(config.show, used, config.num_top_predictions)
+
+
 def _about(config: Config, named: Sequence[str]) -> int:
     """Print what made the one classifier that is named, by itself or with --graph."""
     from label_image.about import read_made
@@ -96,6 +128,8 @@ def _about(config: Config, named: Sequence[str]) -> int:
         raise UsageError(f"--about is of one file. Received: {', '.join(map(shown, graphs))}")
     if config.format == "csv":
         raise UsageError("--about is printed as --format text or json. Received: csv")
+    if config.show is not None:
+        raise UsageError("--show draws photos, and --about looks at none; leave one of them out")
     made = read_made(graphs[0] if graphs else config.graph)
     if config.format == "json":
         print(_printable_json(dataclasses.asdict(made)))

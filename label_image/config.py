@@ -1,15 +1,19 @@
 """The settings of label_image."""
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import ClassVar
 
 from bottlenecks.config import Config as StageOne
-from bottlenecks.errors import UsageError
+from bottlenecks.errors import UsageError, shown
 from bottlenecks.network.names import IMAGENET, RANDOM
-from bottlenecks.settings import Settings, flag, require
+from bottlenecks.outputs import check_ways, check_writable
+from bottlenecks.settings import Output, Settings, flag, require
 from retrain.engines.settings import GraphSettings
 
 FORMATS = ("text", "json", "csv")
+PAGE, PICTURE = ".html", ".png"  # what --show writes
+GENERATOR = "retrain label_image"  # what a page says made it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,11 @@ class Config(GraphSettings, NetworkSettings):
 
     num_top_predictions: int = flag(5, "how many labels to show for a photo", metavar="N")
     format: str = flag("text", "how to print", choices=FORMATS, metavar="|".join(FORMATS))
+    show: str | None = flag(
+        None,
+        "also draw the photos with their labels as bars: a page (.html) or a picture (.png)",
+        metavar="FILE",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,3 +71,27 @@ class Config(GraphSettings, NetworkSettings):
                     f"--{field.name} does not go with --imagenet, whose graph is the network's "
                     "own; leave one of them out"
                 )
+        if self.show is not None:
+            known = self.show_suffix in (PAGE, PICTURE)
+            require(known, "show", f"a file called {PAGE} or {PICTURE}", shown(self.show))
+        check_ways(self.outputs, self.inputs)
+
+    @property
+    def show_suffix(self) -> str:
+        """That of the file to be shown; empty where there is none."""
+        return Path(self.show or "").suffix.lower()
+
+    @property
+    def outputs(self) -> list[Output]:
+        outputs = super().outputs
+        if self.show is not None:
+            from bottlenecks.photos.sheet import CARDS_MARKER  # and with it Pillow
+
+            generator = f'<meta name="generator" content="{GENERATOR}">'
+            marker = CARDS_MARKER if self.show_suffix == PICTURE else generator.encode()
+            outputs.append(Output("show", self.show, marker=marker))
+        return outputs
+
+    def check_outputs(self) -> None:
+        """Raise `OutputError` where an output cannot be written, or replaces what is not ours."""
+        check_writable(self.outputs)

@@ -125,7 +125,7 @@ def test_the_wheel_s_metadata_is_setup_cfg_s(wheel: Path) -> None:
     names = {line.split(">")[0].split("<")[0].strip() for line in required}
     assert names == {
         *("tensorflow", "numpy", "h5py", "pillow", "scikit-learn", "tqdm"),
-        *("scipy", "threadpoolctl", "matplotlib", "jinja2", "ml-dtypes"),
+        *("scipy", "threadpoolctl", "matplotlib", "jinja2", "ml-dtypes", "protobuf"),
     }
 
 

@@ -1,20 +1,27 @@
-"""Pictures in rows -> a PNG of all of them, small, with captions: a contact sheet."""
+"""Pictures in rows, or on cards -> a PNG of all of them, small, with captions."""
 
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, ImageDraw, PngImagePlugin
 
 from bottlenecks.errors import shown
+from bottlenecks.photos.fonts import font_for
 
-MARKER = b"Software\0retrain sheet"  # near the start of every sheet
+# Near the start of every sheet of that kind.
+MARKER = b"Software\0retrain sheet"
+CARDS_MARKER = b"Software\0retrain cards"
 MOST_BYTES = 2_000_000  # of the pictures together, before they are compressed
 _MOST_SIDE, _LEAST_SIDE = 160, 16  # of a picture, in pixels
 _GAP, _LINE, _FONT_SIZE = 4, 18, 12
-_INK = "#222222"
+_INK, _SOFT, _BACK, _FRAME, _FILL = "#1b1f24", "#5b6570", "#f6f8fa", "#e9edf1", "#bfd7f2"
+_INSET, _BAR, _BAR_SIZE, _BETWEEN = 8, 22, 13, 14  # of cards, in pixels
+_LETTER = 9  # what a letter takes, about
+_LEAST_WIDTH = 480  # of a page of cards: for its title
 
 
 class Row(NamedTuple):
@@ -42,7 +49,83 @@ def sheet(title: str, headings: Sequence[str], rows: Sequence[Row]) -> bytes:
         for j, picture in enumerate(pictures):
             small = Image.fromarray(picture).resize((side, side), Image.Resampling.LANCZOS)
             page.paste(small, (_GAP + j * (side + _GAP), top + _LINE))
-    return _png(page)
+    return _png(page, MARKER)
+
+
+class Bar(NamedTuple):
+    """A line of a card: ``name``, ``figure``, and a bar of ``share`` of the width, 0 to 1."""
+
+    name: str
+    figure: str
+    share: float
+
+
+class Card(NamedTuple):
+    """A ``picture``, (height, width, 3) uint8 or None, with bars below it and a caption.
+
+    ``instead`` is what stands in the place of a picture that there is none of.
+    """
+
+    picture: np.ndarray | None
+    bars: Sequence[Bar]
+    caption: str
+    instead: str = ""
+
+
+def cards(title: str, cards: Sequence[Card], side: int) -> bytes:
+    """A PNG file of ``cards``, each ``side`` pixels wide, on a page about as wide as high."""
+    columns = min(len(cards), math.ceil(math.sqrt(1.5 * len(cards))))
+    frame = side * 4 // 5
+    height = frame + max((len(card.bars) for card in cards), default=0) * _BAR + _LINE + 3 * _INSET
+    rows = -(-len(cards) // max(1, columns))
+    width = max(_LEAST_WIDTH, columns * (side + _BETWEEN)) + _BETWEEN
+    top = _BAR + 2 * _BETWEEN
+    page = Image.new("RGB", (width, top + rows * (height + _BETWEEN)), "white")
+    draw = ImageDraw.Draw(page)
+    _write(draw, (_BETWEEN, _BETWEEN), title, width - 2 * _BETWEEN, _BAR_SIZE + 2)
+    for i, card in enumerate(cards):
+        x = _BETWEEN + i % columns * (side + _BETWEEN)
+        y = top + i // columns * (height + _BETWEEN)
+        draw.rounded_rectangle((x, y, x + side - 1, y + height - 1), 8, _BACK)
+        _frame(page, draw, (x, y, side, frame), card)
+        _bars(draw, (x + _INSET, y + frame + _INSET), side - 2 * _INSET, card.bars)
+        below = y + frame + 2 * _INSET + len(card.bars) * _BAR
+        _write(draw, (x + _INSET, below), card.caption, side - 2 * _INSET, ink=_SOFT, end=True)
+    return _png(page, CARDS_MARKER)
+
+
+def _frame(
+    page: Image.Image, draw: ImageDraw.ImageDraw, place: tuple[int, int, int, int], card: Card
+) -> None:
+    """The picture of a card at ``place`` (x, y, width, height), whole, or what stands instead."""
+    x, y, width, height = place
+    draw.rectangle((x, y, x + width - 1, y + height - 1), _FRAME)
+    if card.picture is None:
+        lines = textwrap.wrap(shown(card.instead), width // _LETTER)[: height // _LINE]
+        top = y + (height - len(lines) * _LINE) // 2
+        for i, line in enumerate(lines):
+            _write(draw, (x + _INSET, top + i * _LINE), line, width - 2 * _INSET, ink=_SOFT)
+        return
+    picture = Image.fromarray(card.picture)
+    scale = min(width / picture.width, height / picture.height)
+    size = [max(1, round(scale * pixels)) for pixels in picture.size]
+    small = picture.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+    page.paste(small, (x + (width - size[0]) // 2, y + (height - size[1]) // 2))
+
+
+def _bars(
+    draw: ImageDraw.ImageDraw, place: tuple[int, int], width: int, bars: Sequence[Bar]
+) -> None:
+    x, y = place
+    for bar in bars:
+        filled = round(width * min(1.0, max(0.0, bar.share)))
+        draw.rectangle((x, y, x + width - 1, y + _BAR - 5), _FRAME)
+        if filled:
+            draw.rectangle((x, y, x + filled - 1, y + _BAR - 5), _FILL)
+        figure = font_for(bar.figure, _BAR_SIZE).getlength(bar.figure)
+        draw.text((x + width - figure - 4, y + 1), bar.figure, _INK, font_for("", _BAR_SIZE))
+        _write(draw, (x + 4, y + 1), bar.name, int(width - figure - 16), _BAR_SIZE)
+        y += _BAR
 
 
 def _side(count: int) -> int:
@@ -50,22 +133,30 @@ def _side(count: int) -> int:
     return max(_LEAST_SIDE, min(_MOST_SIDE, math.isqrt(MOST_BYTES // (3 * count))))
 
 
-def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int) -> None:
-    """One line of ``text`` at ``place``, cut to ``width`` pixels."""
-    font = ImageFont.load_default(_FONT_SIZE)
+def _write(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[int, int],
+    text: str,
+    width: int,
+    size: int = _FONT_SIZE,
+    ink: str = _INK,
+    end: bool = False,
+) -> None:
+    """One line of ``text`` at ``place``, cut to ``width`` pixels: the start of it, or the end."""
     line = shown(text)
-    if font.getlength(line[:width]) > width or len(line) > width:
-        line = line[:width]
+    font = font_for(line, size)
+    if len(line) > width or font.getlength(line) > width:
+        line = line[-width:] if end else line[:width]
         while line and font.getlength(line + "...") > width:
-            line = line[:-1]
-        line += "..."
-    draw.text(place, line, _INK, font)
+            line = line[1:] if end else line[:-1]
+        line = f"...{line}" if end else f"{line}..."
+    draw.text(place, line, ink, font)
 
 
-def _png(page: Image.Image) -> bytes:
+def _png(page: Image.Image, marker: bytes) -> bytes:
     text = PngImagePlugin.PngInfo()
-    name, value = MARKER.decode().split("\0")
+    name, value = marker.decode().split("\0")
     text.add_text(name, value)
     file = io.BytesIO()
-    page.save(file, "PNG", pnginfo=text)
+    page.save(file, "PNG", pnginfo=text, compress_level=3)  # 6 takes twice as long for 8 % less
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""bottlenecks.photos.sheet: pictures in rows, with captions, as one PNG."""
+"""bottlenecks.photos.sheet: pictures in rows or on cards, with captions, as one PNG."""
 
 from io import BytesIO
 
@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bottlenecks.photos.sheet import MARKER, MOST_BYTES, Row, sheet
+from bottlenecks.photos.sheet import (
+    CARDS_MARKER,
+    MARKER,
+    MOST_BYTES,
+    Bar,
+    Card,
+    Row,
+    cards,
+    sheet,
+)
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)
 
@@ -65,3 +74,39 @@ def test_a_full_sheet_of_noise_is_of_a_sensible_size() -> None:
 
 def test_its_marker_is_near_its_start() -> None:
     assert MARKER in sheet("title", ["photo"], [Row("caption", [plain(RED)])])[:200]
+    assert CARDS_MARKER in cards("title", [Card(plain(RED), [], "")], 100)[:200]
+
+
+def test_a_card_has_its_picture_whole_and_in_proportion() -> None:
+    upright = np.full((90, 30, 3), RED, np.uint8)
+    lying = np.full((30, 90, 3), BLUE, np.uint8)
+    page = opened(cards("title", [Card(upright, [], ""), Card(lying, [], "")], 150))
+    for colour, shape in ((RED, (120, 40, 3)), (BLUE, (50, 150, 3))):
+        place = page[of_colour(page, colour)]
+        assert place.shape == shape
+        assert (place == colour).all()
+
+
+def test_bars_are_as_long_as_their_shares() -> None:
+    def lengths(*shares: float) -> list[int]:
+        """Of the bars: the pixels of their upper edge that are not as without a bar."""
+        pages = [
+            opened(cards("", [Card(None, [Bar("", "", share) for share in each], "")], 216))
+            for each in (shares, [0.0] * len(shares))
+        ]
+        changed = (pages[0] != pages[1]).any(axis=-1).sum(axis=1)
+        starts = [i for i in range(1, len(changed)) if changed[i] and not changed[i - 1]]
+        return [int(changed[i]) for i in starts]
+
+    assert lengths(1, 0.5, 0.25) == [200, 100, 50]
+    assert lengths(12.5) == [200]
+    assert lengths(-1, 0.001) == []
+
+
+def test_cards_are_in_rows_and_what_is_missing_is_said() -> None:
+    blank = opened(cards("", [Card(None, [], "")] * 7, 100))
+    said = opened(cards("", [Card(None, [], "", "cannot be read: " + "x" * 999)] * 7, 100))
+    assert blank.shape == said.shape
+    assert (blank != said).any()
+    assert opened(cards("", [Card(None, [], "")] * 3, 100)).shape[0] < blank.shape[0]
+    assert opened(cards("no cards", [], 100)).shape[1] > 400
