@@ -462,7 +462,7 @@ def test_the_figures_are_printed_though_the_report_fails(
         (["--dry_run"], ["--dry_run: not allowed with argument --evaluate"]),
         (["--set", "tests"], ["--set", "testing"]),
         (["--graph", "missing.pb"], ["missing.pb does not exist", "--graph"]),
-        (["--input_height", "0"], ["--input_height must be at least 1"]),
+        (["--input_height", "-1"], ["--input_height must be at least 0"]),
         (["--image_dir", "missing"], ["missing does not exist"]),
     ],
 )
