@@ -10,6 +10,7 @@ graph         head + InceptionV3 -> one graph
 classifier    what all formats are made from
 exporter      what the module of a format has
 frozen_graph  TensorFlow's frozen graph, and the labels
+onnx          ONNX
 formats       all formats
 imagenet      InceptionV3 with the labels that it was trained on, as such a graph
 ============  ===================================================================

@@ -21,6 +21,9 @@ class ExportSettings(Settings):
     output_labels: str = flag(
         "retrained_labels.txt", "where to write the labels", metavar="FILE", first=True
     )
+    output_onnx: str | None = flag(
+        None, "also write the classifier as ONNX to this file", metavar="FILE"
+    )
     final_tensor_name: str = flag(
         graph_spec.FINAL_NODE, "name of the output in the graph", metavar="NAME"
     )
@@ -40,5 +43,6 @@ class ExportSettings(Settings):
 
     @property
     def outputs(self) -> list[Output]:
-        names = ("output_graph", "output_labels")
-        return [*super().outputs, *(Output(name, getattr(self, name)) for name in names)]
+        names = ("output_graph", "output_labels", "output_onnx")
+        named = [(name, getattr(self, name)) for name in names]
+        return [*super().outputs, *(Output(name, path) for name, path in named if path is not None)]
