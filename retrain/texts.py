@@ -109,7 +109,9 @@ def plan_text(config: Config, plan: Plan) -> str:
     if config.cut is not None:
         steps += f", {config.fine_tune_epochs} epochs of fine-tuning behind {config.cut} "
         steps += f"({_tuning_takes(plan)})"
-    lines.append(f"{steps}, then {shown(config.output_graph)} and {shown(config.output_labels)}.")
+    others = "".join(f", {shown(path)}" for path in _others(config).values())
+    written = f"{shown(config.output_graph)}{others} and {shown(config.output_labels)}"
+    lines.append(f"{steps}, then {written}.")
     return "\n".join([*lines, "Nothing was computed or written."])
 
 
@@ -149,9 +151,16 @@ def result_text(config: Config, result: TrainingResult) -> str:
         "",
         f"graph   {shown(config.output_graph)}",
         f"labels  {shown(config.output_labels)}",
+        *(f"{name:<6}  {shown(path)}" for name, path in _others(config).items()),
         f"use it  {_label_image_command(config)}",
     ]
     return "\n".join(lines)
+
+
+def _others(config: Config) -> dict[str, str]:
+    """The formats that are written beside the graph, and their files."""
+    others = {"ONNX": config.output_onnx}
+    return {name: path for name, path in others.items() if path is not None}
 
 
 def _test_lines(test: Test, shows_misclassified: bool) -> list[str]:

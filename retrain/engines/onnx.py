@@ -190,9 +190,9 @@ def find_output(graph: Any, name: str | None) -> str:
 
     Raises `GraphError`.
     """
-    outputs = [one.name for one in graph.output]
+    values = {value for node in graph.node for value in node.output if value}
+    outputs = [one.name for one in graph.output if one.name in values]
     softmaxes = [one.output[0] for one in graph.node if one.op_type == "Softmax" and one.output]
-    values = [value for node in graph.node for value in node.output if value]
     wanted = [name] if name else [graph_spec.FINAL_NODE]
     if not name:
         wanted += next((some for some in (outputs, softmaxes) if len(some) == 1), [])

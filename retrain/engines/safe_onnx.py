@@ -55,9 +55,12 @@ _FOREIGN = {
 def check_whole(model: Any) -> None:
     """Raise `UnsafeGraphError` for a ModelProto with values in other files, which it may name.
 
-    The message goes on from the model's name, as those of all checks here.
+    `GraphError` for names that are no text. The messages go on from the model's name, as those of
+    all checks here.
     """
     for message in _messages(model):
+        if not all(isinstance(text, str) for text in _texts(message)):
+            raise GraphError("is broken: a name in it is no UTF-8")
         if message.DESCRIPTOR.name == "TensorProto" and _is_elsewhere(message):
             raise UnsafeGraphError(
                 f"keeps its constant {shown(message.name[:100])} outside of the file; put all "
@@ -131,6 +134,13 @@ def _messages(message: Any) -> Iterator[Any]:
         for field, value in message.ListFields():
             if field.message_type is not None:
                 waiting += [value] if isinstance(value, Message) else list(value)
+
+
+def _texts(message: Any) -> Iterator[Any]:
+    """The values of its fields of text: ``str``, or ``bytes`` where they are no UTF-8."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            yield from [value] if isinstance(value, str | bytes) else value
 
 
 def _is_elsewhere(tensor: Any) -> bool:
@@ -212,14 +222,15 @@ def _without_weights(model: Any, source: str, shape: Sequence[int]) -> Any:
         name="values",
         node=model.graph.node,
         initializer=small,
-        input=[
-            onnx.helper.make_tensor_value_info(*one) for one in given if one[0] not in is_small
-        ],
+        input=[onnx.helper.make_tensor_value_info(*one) for one in given if one[0] not in is_small],
         output=[onnx.ValueInfoProto(name=output.name) for output in model.graph.output],
     )
-    return onnx.ModelProto(
-        ir_version=model.ir_version, opset_import=model.opset_import, graph=graph
-    )
+    versions = {one.domain: one.version for one in model.opset_import}
+    for domain in set(DOMAINS) & set(versions):
+        # Sizes are the same in these, and from 15 on those of Reshape can be worked out.
+        versions[domain] = {13: 15, 14: 15}.get(versions[domain], versions[domain])
+    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in versions.items()]
+    return onnx.ModelProto(ir_version=model.ir_version, opset_import=opsets, graph=graph)
 
 
 def _elements(tensor: Any) -> int:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,6 +70,7 @@ def onnx_bytes(classifier: TrainedClassifier) -> bytes:
             tensors_to_rename={source: names[0], output: names[1]},
             opset=OPSET,
         )
+        _number_anew(model.graph)
         shapes = (("n", 3, *INPUT_SIZE), ("n", len(classifier.labels)))
         ends = (model.graph.input[0], model.graph.output[0])
         for end, name, shape in zip(ends, names, shapes, strict=True):
@@ -93,6 +95,27 @@ def _from_pixels(graph: bytes) -> Any:
     pixels.op = "Placeholder"
     del pixels.input[:]
     return graph_def
+
+
+def _number_anew(graph: Any) -> None:
+    """Number the names of a GraphProto's values in the order in which they are used.
+
+    tf2onnx counts on from one model to the next, and in the order of sets: no two runs would give
+    equal bytes.
+    """
+    names: dict[str, str] = {end.name: end.name for end in (*graph.input, *graph.output)}
+
+    def numbered(name: str) -> str:
+        return names.setdefault(name, re.sub(r"__\d+", f"__{len(names)}", name))
+
+    for node in graph.node:
+        node.name = numbered(node.name)
+        node.input[:] = map(numbered, node.input)
+        node.output[:] = map(numbered, node.output)
+    for constant in graph.initializer:
+        constant.name = numbered(constant.name)
+    order = {name: i for i, name in enumerate(names.values())}
+    graph.initializer.sort(key=lambda constant: order[constant.name])
 
 
 @contextmanager
