@@ -3,6 +3,7 @@
 All are fed the same decoded batches; none of them reads a file.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ def openvino(graph_def: Any, folder: Path, precision: str) -> Run:
 
 
 def onnx_runtime(graph_def: Any) -> Run:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
     import tf2onnx
 

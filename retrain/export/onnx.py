@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from bottlenecks import atomic
-from bottlenecks.errors import UsageError
+from bottlenecks.errors import OutputError, RetrainError, UsageError, shown
 from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.photos.decode import INPUT_SIZE
 from retrain.export import graph_spec
@@ -37,9 +37,18 @@ def check(settings: ExportSettings) -> None:
 
 
 def write(classifier: TrainedClassifier, settings: ExportSettings) -> None:
-    """Write the model. Raises ``OSError``, `UsageError`."""
+    """Write the model. Raises ``OSError``, `UsageError`; `OutputError` where it cannot be made."""
     assert settings.output_onnx is not None
-    data = onnx_bytes(classifier)
+    try:
+        data = onnx_bytes(classifier)
+    except (RetrainError, OSError, MemoryError):
+        raise
+    except Exception as error:  # tf2onnx raises nearly everything, as do TensorFlow and the checker
+        reason = shown(" ".join(str(error).split())[:300]) or type(error).__name__
+        raise OutputError(
+            f"--output_onnx {shown(settings.output_onnx)} cannot be made: {reason}; the graph and "
+            "the labels are written"
+        ) from error
     atomic.make_parents(settings.output_onnx)
     atomic.write_bytes(settings.output_onnx, data)
 

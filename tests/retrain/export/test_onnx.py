@@ -15,6 +15,7 @@ from retrain.engines.frozen_graph import read as read_frozen
 from retrain.engines.onnx import read
 from retrain.engines.settings import GraphSettings
 from tests.conftest import COLOURS, Call, Run, Trained, assert_one_error_line, train_colours
+from tests.standin import StandIn
 from tests.tiny import Tiny
 
 pytestmark = pytest.mark.skipif(
@@ -22,11 +23,14 @@ pytestmark = pytest.mark.skipif(
     reason="tf2onnx or onnxruntime is not installed",
 )
 
+OUTPUT = "scores/of.colours"
+
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("onnx")
-    return train_colours(folder, output_onnx=str(folder / "new" / "colours.onnx"))
+    path = folder / "new" / "colours.onnx"
+    return train_colours(folder, output_onnx=str(path), final_tensor_name=OUTPUT)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +69,7 @@ def test_the_model_says_how_it_is_fed(path: Path) -> None:
     model = load(path)
     (source,), (output,) = model.graph.input, model.graph.output
     assert (source.name, shape_of(source)) == ("Placeholder", ["n", 3, 299, 299])
-    assert (output.name, shape_of(output)) == ("final_result", ["n", 3])
+    assert (output.name, shape_of(output)) == (OUTPUT, ["n", 3])
     assert [(one.domain, one.version) for one in model.opset_import] == [("", 13)]
     said = {one.key: one.value for one in model.metadata_props}
     assert said["Image.NominalPixelRange"] == "Normalized_0_1"
@@ -90,6 +94,7 @@ def test_a_fine_tuned_network_is_what_is_written(call: Call, dataset: Path) -> N
     assert result.returncode == 0, result.stderr
     contents = read(folder / "tuned.onnx")
     assert '"fine_tuned_from": "mixed7"' in contents.about
+    assert load(folder / "tuned.onnx").graph.output[0].name == "final_result"
     assert_as_frozen(folder / "tuned.onnx", folder / "retrained_graph.pb")
 
 
@@ -100,6 +105,7 @@ def test_equal_runs_give_equal_bytes_and_no_line_of_tf2onnx(
         *("tests.standin", "retrain", "--how_many_training_steps=200", "--output_onnx=c.onnx"),
         *("--image_dir", exported.config.image_dir),
         *("--bottleneck_dir", exported.config.bottleneck_dir, "--model_dir=models"),
+        f"--final_tensor_name={OUTPUT}",
         cwd=path.parent,
         PYTHONHASHSEED="1",
     )
@@ -110,13 +116,6 @@ def test_equal_runs_give_equal_bytes_and_no_line_of_tf2onnx(
     assert not [word for word in ("tf2onnx", "deprecat", "warn", "optimiz") if word in said]
 
 
-def test_the_output_is_named_as_asked_for(tmp_path: Path) -> None:
-    path = tmp_path / "named.onnx"
-    trained = train_colours(tmp_path, output_onnx=str(path), final_tensor_name="scores/of.colours")
-    assert [one.name for one in load(path).graph.output] == ["scores/of.colours"]
-    assert trained.result.labels == tuple(COLOURS)
-
-
 def test_without_the_package_nothing_is_computed(
     call: Call, small_dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +123,20 @@ def test_without_the_package_nothing_is_computed(
     result = call(retrain.cli.main, "--image_dir=Dataset", "--output_onnx=a.onnx", extractor=Tiny())
     assert_one_error_line(result, "--output_onnx", "pip install 'retrain[onnx]'")
     assert [path.name for path in small_dataset.parent.iterdir()] == ["Dataset"]
+
+
+def test_a_model_that_cannot_be_made_leaves_the_graph(
+    call: Call, small_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise AssertionError("no such\noperation")
+
+    monkeypatch.setattr("tf2onnx.convert.from_graph_def", fails)
+    flags = ["--image_dir=Dataset", "--output_onnx=a.onnx", "--how_many_training_steps=2"]
+    result = call(retrain.cli.main, *flags, extractor=StandIn())
+    assert_one_error_line(result, "a.onnx", "no such operation", "the graph and the labels are")
+    assert (small_dataset.parent / "retrained_graph.pb").exists()
+    assert not (small_dataset.parent / "a.onnx").exists()
 
 
 def test_it_has_a_place_of_its_own() -> None:
