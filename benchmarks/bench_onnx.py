@@ -17,7 +17,7 @@ from retrain.engines.settings import GraphSettings
 
 FROZEN, ONNX, IMPORT = "frozen graph", "ONNX", "import tensorflow"
 FILES = {FROZEN: "retrained_graph.pb", ONNX: "retrained.onnx"}
-PHOTOS, ROUNDS = 3 * batch_size(), 5
+PHOTOS, ROUNDS = 3 * batch_size(), 3
 
 
 def measure(inputs: Inputs) -> list[Finding]:
