@@ -38,17 +38,9 @@ class Config(
     title: ClassVar[str] = "of retrain.py"
 
     architecture: str = flag(_ARCHITECTURE, f"only {_ARCHITECTURE}", metavar="NAME")
-    # Those that do nothing yet: using one is an error, not a silent pass.
-    intermediate_output_graphs_dir: str | None = flag(None, "(not available yet)", metavar="DIR")
-    intermediate_store_frequency: int = flag(0, "(not available yet)", metavar="N")
-    saved_model_dir: str | None = flag(None, "(not available yet)", metavar="DIR")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in fields(self):
-            is_there = "not available yet" not in field.metadata["help"]
-            if not is_there and getattr(self, field.name) != field.default:
-                raise UsageError(f"--{field.name} is not available yet; leave it out")
         if self.architecture != _ARCHITECTURE:
             raise UsageError(
                 f"--architecture must be {_ARCHITECTURE}, the only network this program has. "

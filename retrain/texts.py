@@ -159,7 +159,7 @@ def result_text(config: Config, result: TrainingResult) -> str:
 
 def _others(config: Config) -> dict[str, str]:
     """The formats that are written beside the graph, and their files."""
-    others = {"ONNX": config.output_onnx}
+    others = {"model": config.saved_model_dir, "ONNX": config.output_onnx}
     return {name: path for name, path in others.items() if path is not None}
 
 

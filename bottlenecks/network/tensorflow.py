@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 from bottlenecks.errors import TensorFlowError
 from bottlenecks.forks import PerProcess
@@ -35,6 +36,14 @@ def import_tensorflow() -> ModuleType:
 
         module: ModuleType = tensorflow
         return module
+
+
+def new_saved_model() -> Any:
+    """An empty SavedModel message, whose class has no public name in TensorFlow."""
+    import_tensorflow()
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    return saved_model_pb2.SavedModel()
 
 
 def _import_quietly() -> None:

@@ -24,7 +24,7 @@ class About:
     ``fingerprint`` that of its bottlenecks. ``images`` counts those of each set, and ``test`` has
     the accuracy on the test images, in [0, 1], with its 95 % interval and their number, or is None.
     ``flags`` are those that are not at their defaults, but for paths, which say where something
-    lies on one machine and not what it is.
+    lies on one machine and not what it is. ``step`` is the step of the head's training.
     """
 
     date: str
@@ -34,6 +34,7 @@ class About:
     test: Mapping[str, float] | None
     fine_tuned_from: str | None
     flags: Mapping[str, Any]
+    step: int | None = None
     program: str = f"retrain {__version__}"
 
     @property

@@ -1,12 +1,14 @@
 """head + InceptionV3 -> one graph."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from bottlenecks.errors import UsageError
 from bottlenecks.network.names import BOTTLENECK_NODE
 from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.photos.decode import INPUT_SIZE
 from retrain.export import graph_spec
+from retrain.export.decoding import resized
 from retrain.training.head import Head
 
 
@@ -30,30 +32,50 @@ def graph_bytes(
         image = tf.io.decode_jpeg(
             contents, channels=3, dct_method="INTEGER_ACCURATE", name="DecodeJpeg"
         )
-        with tf.name_scope("preprocess"):
-            resized = tf.image.resize(image[tf.newaxis], INPUT_SIZE, antialias=True)
-            unit_range = tf.round(resized) / 255.0
-        placeholder = tf.compat.v1.placeholder_with_default(
-            unit_range, (None, *INPUT_SIZE, 3), name=graph_spec.PLACEHOLDER_NODE
-        )
-        with tf.name_scope("preprocess/"):  # the same scope again
-            centred = placeholder - 0.5
-        tf.multiply(centred, 2.0, name=graph_spec.MUL_NODE)
-        bottleneck = tf.compat.v1.placeholder(
-            tf.float32, (None, head.weights.shape[0]), name=BOTTLENECK_NODE
-        )
-        with tf.name_scope(graph_spec.LOGITS_NODE.rpartition("/")[0]):
-            product = tf.matmul(bottleneck, tf.constant(head.weights))
-            bias = tf.constant(head.bias)
-        logits = tf.add(product, bias, name=graph_spec.LOGITS_NODE)
-        final = tf.nn.softmax(logits, name=final_tensor_name)
-        tf.constant([label.encode() for label in labels], tf.string, name=graph_spec.LABELS_NODE)
-        if about:
-            tf.constant(about.encode(), tf.string, name=graph_spec.ABOUT_NODE)
+        with tf.name_scope(graph_spec.PREPROCESS_SCOPE):
+            unit_range = resized(image[tf.newaxis]) / 255.0
+        add_classifier(unit_range, head, labels, final_tensor_name, about)
+    return frozen + without(graph, BOTTLENECK_NODE)
+
+
+def add_classifier(
+    unit_range: Any, head: Head, labels: Sequence[str], final_tensor_name: str, about: str
+) -> Any:
+    """Add all that is behind the decoding of photos to the default graph, but for the network.
+
+    ``unit_range`` is (n, 299, 299, 3) float32 in [0, 1]. Returns the scores (n, C); the network's
+    output is a placeholder, to be taken out by `without`. Raises `UsageError`.
+    """
+    tf = import_tensorflow()
+    placeholder = tf.compat.v1.placeholder_with_default(
+        unit_range, (None, *INPUT_SIZE, 3), name=graph_spec.PLACEHOLDER_NODE
+    )
+    with tf.name_scope(f"{graph_spec.PREPROCESS_SCOPE}/"):  # the same scope again
+        centred = placeholder - 0.5
+    tf.multiply(centred, 2.0, name=graph_spec.MUL_NODE)
+    bottleneck = tf.compat.v1.placeholder(
+        tf.float32, (None, head.weights.shape[0]), name=BOTTLENECK_NODE
+    )
+    with tf.name_scope(graph_spec.LOGITS_NODE.rpartition("/")[0]):
+        product = tf.matmul(bottleneck, tf.constant(head.weights))
+        bias = tf.constant(head.bias)
+    logits = tf.add(product, bias, name=graph_spec.LOGITS_NODE)
+    final = tf.nn.softmax(logits, name=final_tensor_name)
+    tf.constant([label.encode() for label in labels], tf.string, name=graph_spec.LABELS_NODE)
+    if about:
+        tf.constant(about.encode(), tf.string, name=graph_spec.ABOUT_NODE)
     if final.op.name != final_tensor_name:
         raise UsageError(f"--final_tensor_name {final_tensor_name} is taken; choose another")
-    around = graph.as_graph_def()
-    around.node.remove(next(node for node in around.node if node.name == BOTTLENECK_NODE))
-    # The network has the node removed here, and lacks the Mul made here. Serialized messages that
-    # are put together parse as their union, so the network's 87 MB need not be parsed.
-    return frozen + bytes(around.SerializeToString(deterministic=True))
+    return final
+
+
+def without(graph: Any, *names: str) -> bytes:
+    """A ``tf.Graph``, serialized without the nodes ``names``, that another graph has.
+
+    Serialized messages that are put together parse as their union. The network has the bottleneck,
+    and lacks the Mul that is made here; so its 87 MB need not be parsed.
+    """
+    graph_def = graph.as_graph_def()
+    for node in [node for node in graph_def.node if node.name in names]:
+        graph_def.node.remove(node)
+    return bytes(graph_def.SerializeToString(deterministic=True))

@@ -1,5 +1,6 @@
 """The settings of what is exported."""
 
+import os
 import re
 from dataclasses import dataclass
 from typing import ClassVar
@@ -27,6 +28,15 @@ class ExportSettings(Settings):
     final_tensor_name: str = flag(
         graph_spec.FINAL_NODE, "name of the output in the graph", metavar="NAME"
     )
+    saved_model_dir: str | None = flag(
+        None, "also write a TensorFlow SavedModel: a folder of its own", metavar="DIR"
+    )
+    intermediate_output_graphs_dir: str | None = flag(
+        None, "also write graphs while training into this folder", metavar="DIR"
+    )
+    intermediate_store_frequency: int = flag(
+        0, "training steps from one of these graphs to the next; 0 for none", metavar="N"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,8 +51,31 @@ class ExportSettings(Settings):
                 "choose another"
             )
 
+        every, folder = self.intermediate_store_frequency, self.intermediate_output_graphs_dir
+        require(every >= 0, "intermediate_store_frequency", "at least 0", every)
+        if bool(every) != (folder is not None):
+            raise UsageError(
+                "--intermediate_output_graphs_dir and --intermediate_store_frequency (1 or more) "
+                f"go together. Received: {shown(str(folder))} and {every}"
+            )
+
     @property
     def outputs(self) -> list[Output]:
         names = ("output_graph", "output_labels", "output_onnx")
         named = [(name, getattr(self, name)) for name in names]
-        return [*super().outputs, *(Output(name, path) for name, path in named if path is not None)]
+        outputs = [
+            *super().outputs,
+            *(Output(name, path) for name, path in named if path is not None),
+        ]
+        if self.saved_model_dir is not None:
+            marker = graph_spec.SAVED_MODEL_MARKER.encode()
+            outputs.append(Output("saved_model_dir", self.saved_model_path, marker=marker))
+        if self.intermediate_output_graphs_dir is not None:
+            flag_ = "intermediate_output_graphs_dir"
+            outputs.append(Output(flag_, self.intermediate_output_graphs_dir, folder=True))
+        return outputs
+
+    @property
+    def saved_model_path(self) -> str:
+        """The file that the SavedModel is. There must be a ``saved_model_dir``."""
+        return os.path.join(str(self.saved_model_dir), graph_spec.SAVED_MODEL_FILE)
