@@ -9,6 +9,7 @@ program       what each format gives: what is inside of a file, and a program
 graph_texts   strings that a TensorFlow graph carries
 safe          refuse a graph that could do harm
 frozen_graph  TensorFlow's frozen graphs
+saved_model   TensorFlow's SavedModels
 safe_onnx     refuse an ONNX model that could do harm
 onnx          ONNX models
 formats       all formats, and which one a file is in

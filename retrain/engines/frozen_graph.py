@@ -71,7 +71,7 @@ class FrozenGraph:
                 raise
             except Exception as error:  # TensorFlow raises nearly everything on broken graphs
                 raise GraphError(
-                    f"cannot load the graph {shown(self._path)}: {_why(error)}"
+                    f"cannot load the graph {shown(self._path)}: {why(error)}"
                 ) from error
         return Session(graph, initialise, settings)
 
@@ -102,12 +102,12 @@ class Session:
             return np.asarray(self._run(fed)).reshape(len(fed), -1)
         except self._failures as error:
             raise GraphError(
-                f"the graph cannot be run from its input to its output: {_why(error)}; name others "
+                f"the graph cannot be run from its input to its output: {why(error)}; name others "
                 "with --input_layer and --output_layer"
             ) from error
 
 
-def _why(error: Exception) -> str:
+def why(error: Exception) -> str:
     """What TensorFlow says, in a line that is safe to print."""
     return shown(" ".join(str(error).split())[:300])
 

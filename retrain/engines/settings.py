@@ -17,7 +17,7 @@ class GraphSettings(Settings):
     title: ClassVar[str] = "the graph, and how photos are fed to it"
 
     graph: str = flag(
-        ExportSettings.output_graph, "the graph that retrain wrote, of any format", metavar="FILE"
+        ExportSettings.output_graph, "what retrain wrote, of any format", metavar="FILE"
     )
     labels: str = flag(ExportSettings.output_labels, "its labels, one a line", metavar="FILE")
     input_layer: str | None = flag(
