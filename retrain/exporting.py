@@ -1,12 +1,19 @@
 """What was trained -> files, in all formats that are asked for."""
 
+import functools
+import os
+from collections.abc import Mapping
+
+from bottlenecks import atomic
 from bottlenecks.network.inception import NetworkExtractor
 from retrain.config import Config
+from retrain.data.dataset import Dataset
 from retrain.export.about import About, date_of_today, flags_of
 from retrain.export.classifier import TrainedClassifier
 from retrain.export.formats import wanted
 from retrain.learning import Learned
 from retrain.report.results import TrainingResult
+from retrain.training.fitting import Trainable
 
 
 def classifier_of(
@@ -14,15 +21,8 @@ def classifier_of(
 ) -> TrainedClassifier:
     """What is exported, with what made it."""
     tuned = learned.fine_tuned
-    about = About(
-        date=date_of_today(),
-        network=extractor.description,
-        fingerprint=extractor.fingerprint,
-        images=result.images,
-        test=_figures(result),
-        fine_tuned_from=config.cut if tuned is not None and tuned.is_taken else None,
-        flags=flags_of(config),
-    )
+    cut = config.cut if tuned is not None and tuned.is_taken else None
+    about = _about(config, extractor, result.images, result.fitted.step, _figures(result), cut)
     return TrainedClassifier(
         learned.network, learned.model.head, result.labels, about, config.final_tensor_name
     )
@@ -37,6 +37,54 @@ def export_others(config: Config, classifier: TrainedClassifier) -> None:
     """Write the other formats that are asked for. Raises ``OSError``, `UsageError`."""
     for exporter in wanted(config)[1:]:
         exporter.write(classifier, config)
+
+
+class Intermediates:
+    """Graphs of the head as it is after every so many steps: ``intermediate_<step>.pb``."""
+
+    def __init__(self, config: Config, extractor: NetworkExtractor, dataset: Dataset) -> None:
+        self._config, self._dataset, self._extractor = config, dataset, extractor
+
+    def __call__(self, step: int, trained: Trainable) -> None:
+        """Write one, if it is time. Raises ``OSError``, `UsageError`."""
+        folder = self._config.intermediate_output_graphs_dir
+        if folder is None or step % self._config.intermediate_store_frequency:
+            return
+        about = _about(self._config, self._extractor, self._dataset.counts, step)
+        classifier = TrainedClassifier(
+            self._network,
+            trained.model().head,
+            self._dataset.labels,
+            about,
+            self._config.final_tensor_name,
+        )
+        path = os.path.join(folder, f"intermediate_{step}.pb")
+        atomic.make_parents(path)
+        atomic.write_bytes(path, classifier.graph)
+
+    @functools.cached_property
+    def _network(self) -> bytes:
+        return self._extractor.frozen
+
+
+def _about(
+    config: Config,
+    extractor: NetworkExtractor,
+    images: Mapping[str, int],
+    step: int,
+    test: Mapping[str, float] | None = None,
+    fine_tuned_from: str | None = None,
+) -> About:
+    return About(
+        date=date_of_today(),
+        network=extractor.description,
+        fingerprint=extractor.fingerprint,
+        images=images,
+        test=test,
+        fine_tuned_from=fine_tuned_from,
+        flags=flags_of(config),
+        step=step,
+    )
 
 
 def _figures(result: TrainingResult) -> dict[str, float] | None:

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,14 @@ from retrain.listener import Listener
 from retrain.report.summaries import Summaries
 from retrain.training.devices import if_worker_lost
 from retrain.training.fine_tuning import Recipe
-from retrain.training.fitting import Evaluation, Fitted, Model, find_temperature, fit_head
+from retrain.training.fitting import (
+    Evaluation,
+    Fitted,
+    Model,
+    Trainable,
+    find_temperature,
+    fit_head,
+)
 from retrain.training.head import Head, Standardisation
 from retrain.training.regularisation import Search, search
 from retrain.training.tuned import FineTuned, fine_tune
@@ -55,13 +63,15 @@ def learn(
     listener: Listener,
     summaries: Summaries | None,
     strategy: Any = None,
+    on_step: Callable[[int, Trainable], None] | None = None,
 ) -> Learned:
     """Train the head on bottlenecks, and what is above ``config.cut`` if there is one.
 
     ``dataset`` has plain bottlenecks; rows of variants and of the cut that are missing are
-    computed. ``strategy`` is that of `retrain.training.devices`.
+    computed. ``strategy`` is that of `retrain.training.devices`. ``on_step`` gets the steps that
+    the head's training has taken, and what is trained.
     """
-    run = _Run(config, extractor, listener, summaries, strategy)
+    run = _Run(config, extractor, listener, summaries, strategy, on_step)
     if config.distorts:
         dataset, _ = run.rows_at(extractor, dataset)
     learned = run.train_head(dataset)
@@ -80,6 +90,7 @@ class _Run:
     listener: Listener
     summaries: Summaries | None
     strategy: Any
+    on_step: Callable[[int, Trainable], None] | None
 
     def rows_at(
         self, extractor: Extractor, dataset: Dataset, most_in_memory: int | None = None
@@ -115,8 +126,13 @@ class _Run:
             listener.evaluated(evaluation)
             self.summarise(evaluation, weights)
 
+        def on_step(step: int, trained: Trainable) -> None:
+            listener.stepped(step)
+            if self.on_step is not None:
+                self.on_step(step, trained)
+
         l2 = None if searched is None else searched.l2
-        fitted = fit_head(config, dataset, l2, on_evaluation, listener.stepped)
+        fitted = fit_head(config, dataset, l2, on_evaluation, on_step)
         model, temperature = fitted.model, 1.0
         if config.calibrate and len(dataset.validation):
             temperature = find_temperature(model, dataset.validation)

@@ -7,10 +7,9 @@ from bottlenecks import atomic
 from bottlenecks.builder import build
 from bottlenecks.errors import if_interrupted
 from bottlenecks.network.inception import InceptionV3, NetworkExtractor
-from bottlenecks.photos.labels import TESTING, TRAINING, VALIDATION
 from retrain.config import Config
 from retrain.data.dataset import Dataset, assemble
-from retrain.exporting import classifier_of, export_graph, export_others
+from retrain.exporting import Intermediates, classifier_of, export_graph, export_others
 from retrain.learning import Learned, learn
 from retrain.listener import Listener
 from retrain.plan import checked_folder
@@ -59,7 +58,15 @@ def train(
             summaries = None
             if config.summaries_dir is not None and writes:
                 summaries = stack.enter_context(Summaries(config.summaries_dir))
-            learned = learn(config, dataset, extractor, listener, summaries, strategy)
+            learned = learn(
+                config,
+                dataset,
+                extractor,
+                listener,
+                summaries,
+                strategy,
+                Intermediates(config, extractor, dataset) if writes else None,
+            )
         result = _result(dataset, learned)
         if not writes:
             listener.helped()
@@ -97,8 +104,7 @@ def _result(dataset: Dataset, learned: Learned) -> TrainingResult:
     """What was made, before it is tested."""
     return TrainingResult(
         labels=dataset.labels,
-        images={name: len(getattr(dataset, name)) for name in (TRAINING, VALIDATION, TESTING)}
-        | {"left_out": dataset.left_out},
+        images=dataset.counts,
         model=learned.model,
         fitted=learned.fitted,
         search=learned.searched,

@@ -117,6 +117,12 @@ class Dataset:
         """How many images are left out."""
         return int((self.set_of == LEFT_OUT).sum())
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many images are in each set, and left out."""
+        sets = {name: len(getattr(self, name)) for name in (TRAINING, VALIDATION, TESTING)}
+        return sets | {"left_out": self.left_out}
+
     def _subset(self, name: str) -> Subset:
         return self.everything.select(np.flatnonzero(self.set_of == name))
 

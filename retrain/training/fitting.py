@@ -235,14 +235,14 @@ def fit_head(
     dataset: Dataset,
     l2: float | None = None,
     on_evaluation: OnEvaluation = lambda *_: None,
-    on_step: Callable[[int], None] = lambda _: None,
+    on_step: Callable[[int, Trainable], None] = lambda *_: None,
 ) -> Fitted:
     """Train the softmax layer on ``dataset.training``, with the usual penalty or with ``l2``.
 
     Kept is the last step, as the problem is convex and the penalty keeps the layer from learning
     the training images by heart; unless an evaluated one before it is better on the validation
     set, and by more than chance would have it. With the recipe "classic", or without a validation
-    set, always the last.
+    set, always the last. ``on_step`` gets the steps taken, and what is trained.
     """
     random = np.random.default_rng((settings.seed, 1))
     with ExitStack() as stack:
@@ -271,7 +271,7 @@ def fit_head(
             patience=settings.patience,
             random=random,
             on_evaluation=on_evaluation,
-            on_step=on_step,
+            on_step=lambda step: on_step(step, fit),
         )
         loop.run()
         kept = loop.kept(takes_best=settings.head_recipe != "classic")

@@ -1,0 +1,79 @@
+"""retrain.exporting: graphs of a head that is still trained."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from retrain.engines.engine import Engine
+from retrain.engines.frozen_graph import read
+from retrain.engines.settings import GraphSettings
+from retrain.training.fitting import Trainable, fit_head
+from tests.conftest import COLOURS, network_of, train_colours
+
+
+def intermediate(folder: Path, **settings: Any) -> dict[str, Any]:
+    return {
+        "how_many_training_steps": 30,
+        "intermediate_output_graphs_dir": str(folder),
+        "intermediate_store_frequency": 10,
+        **settings,
+    }
+
+
+def test_graphs_are_written_every_so_many_steps(tmp_path: Path) -> None:
+    graphs = tmp_path / "deep" / "graphs"
+    trained = train_colours(tmp_path, **intermediate(graphs))
+    assert sorted(os.listdir(graphs)) == [f"intermediate_{step}.pb" for step in (10, 20, 30)]
+    heads = {}
+
+    def on_step(step: int, trainable: Trainable) -> None:
+        heads[step] = trainable.model().head
+
+    l2 = trained.result.search.l2 if trained.result.search else None
+    fit_head(trained.config, trained.dataset, l2, on_step=on_step)
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 299, 299, 3), np.uint8)
+    for step in (10, 20, 30):
+        path = graphs / f"intermediate_{step}.pb"
+        about = json.loads(read(path).about)
+        assert (about["step"], about["test"]) == (step, None)
+        assert about["images"] == trained.result.images
+        engine = Engine(GraphSettings(graph=str(path)))
+        assert list(engine.labels) == list(COLOURS)
+        expected = heads[step].predict(trained_rows(pixels))
+        np.testing.assert_allclose(engine.scores(pixels), expected, atol=1e-5)
+
+
+def trained_rows(pixels: np.ndarray) -> np.ndarray:
+    from tests.standin import StandIn
+
+    return StandIn()(pixels)
+
+
+def test_the_graph_of_the_last_step_is_that_of_the_run(tmp_path: Path) -> None:
+    trained = train_colours(tmp_path, recipe="classic", **intermediate(tmp_path / "graphs"))
+    assert network_of(trained.graph) == network_of(tmp_path / "graphs" / "intermediate_30.pb")
+    assert json.loads(read(trained.graph).about)["step"] == 30
+
+
+def test_they_change_nothing_of_the_run(tmp_path: Path) -> None:
+    with_them = train_colours(tmp_path, **intermediate(tmp_path / "graphs"))
+    network = network_of(with_them.graph)
+    assert network == network_of(train_colours(tmp_path, how_many_training_steps=30).graph)
+
+
+def test_a_graph_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = os.replace
+
+    def killed(source: str, target: str) -> None:
+        if "intermediate_20" in str(target):
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_colours(tmp_path, **intermediate(tmp_path / "graphs"))
+    assert os.listdir(tmp_path / "graphs") == ["intermediate_10.pb"]
