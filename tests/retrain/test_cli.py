@@ -573,10 +573,21 @@ BAD_INPUTS: dict[str, tuple[Callable[[Path], object], dict[str, object], list[st
         {"architecture": "mobilenet_1.0_224"},
         ["--architecture", "inception_v3", "mobilenet_1.0_224"],
     ),
-    "not available": (
+    "saved model in a file": (_nothing, {"saved_model_dir": "file"}, ["--saved_model_dir"]),
+    "saved model among photos": (
         _nothing,
-        {"saved_model_dir": "saved"},
-        ["--saved_model_dir", "not available"],
+        {"saved_model_dir": "Dataset"},
+        ["--saved_model_dir", "not empty"],
+    ),
+    "graph in the way of the saved model": (
+        _nothing,
+        {"output_graph": "saved", "saved_model_dir": "saved"},
+        ["--output_graph", "--saved_model_dir"],
+    ),
+    "intermediate graphs in a file": (
+        _nothing,
+        {"intermediate_output_graphs_dir": "file", "intermediate_store_frequency": 1},
+        ["--intermediate_output_graphs_dir", "is a file"],
     ),
     "unknown flag": (_nothing, {"how_many_trainin_steps": 5}, ["--how_many_training_steps?"]),
     "graph below a file": (_nothing, {"output_graph": "file/graph.pb"}, ["--output_graph"]),

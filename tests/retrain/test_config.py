@@ -33,11 +33,6 @@ BAD_VALUES = [
     *[("distortions_per_image", value) for value in (0, 5, 1001)],  # 5: of no distortion
     *[("image_dir", ""), ("bottleneck_dir", ""), ("model_dir", ""), ("weights", "")],
 ]
-NOT_AVAILABLE = [
-    ("intermediate_output_graphs_dir", "graphs"),
-    ("intermediate_store_frequency", 100),
-    ("saved_model_dir", "saved"),
-]
 
 
 def config(**settings: Any) -> Config:
@@ -81,10 +76,15 @@ def test_the_last_good_value_is_taken(name: str, value: object) -> None:
     assert getattr(config(**{name: value}), name) == value
 
 
-@pytest.mark.parametrize(("name", "value"), NOT_AVAILABLE)
-def test_a_flag_that_does_nothing_yet_is_an_error(name: str, value: object) -> None:
-    with pytest.raises(UsageError, match=f"--{name} is not available yet"):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("intermediate_output_graphs_dir", "graphs"), ("intermediate_store_frequency", 100)],
+)
+def test_intermediate_graphs_need_a_folder_and_a_frequency(name: str, value: object) -> None:
+    with pytest.raises(UsageError, match=r"--intermediate_store_frequency .* go together"):
         config(**{name: value})
+    with pytest.raises(UsageError, match="--intermediate_store_frequency must be at least 0"):
+        config(intermediate_output_graphs_dir="graphs", intermediate_store_frequency=-1)
 
 
 @pytest.mark.parametrize(("name", "value"), [("tune", True), ("patience", 10)])
