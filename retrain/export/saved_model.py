@@ -121,7 +121,7 @@ def _numbered_anew(graph_def: Any) -> Any:
 
     TensorFlow has counted on from all that this process has traced before.
     """
-    from google.protobuf import text_format  # type: ignore[import-untyped]
+    from google.protobuf import text_format
 
     by_number = [(_number(f.signature.name), f.signature.name) for f in graph_def.library.function]
     new = {name: f"{name.rpartition('_')[0]}_{i}" for i, (_, name) in enumerate(sorted(by_number))}
