@@ -21,6 +21,7 @@ preview     what the distortions make of some photos
 listener    what a run tells
 learning    learn(): a data set -> the model that is exported
 exporting   export(): that model in all formats that are asked for
+quantised   compare(): what a format whose numbers are rounded has lost
 trainer     train(): all of it together
 measuring   measure(): an exported classifier on a folder of labelled photos
 texts       what was found, in lines for the terminal

@@ -13,12 +13,13 @@ from retrain.config import Config, MeasureConfig
 from retrain.data.dataset import Dataset
 from retrain.listener import Listener
 from retrain.measuring import Choice, MeasureListener
-from retrain.report.results import Measurement, TrainingResult
+from retrain.report.results import Loss, Measurement, TrainingResult
 from retrain.report.settings import REPORT_FILE
 from retrain.texts import (
     choice_text,
     columns,
     duration,
+    loss_text,
     measurement_text,
     megabytes,
     more_of,
@@ -171,6 +172,10 @@ class Console(Listener):
         self._print_last()
         self._took("stage two" if not self._is_head_trained else "test")
         print(result_text(self._config, result), flush=True)
+
+    def quantised(self, loss: Loss | None) -> None:
+        self._took("comparison")
+        print(loss_text(self._config, loss), flush=True)
 
     def finished(self, result: TrainingResult) -> None:
         lines = []

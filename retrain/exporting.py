@@ -2,12 +2,15 @@
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+
+import numpy as np
 
 from bottlenecks import atomic
 from bottlenecks.network.inception import NetworkExtractor
 from retrain.config import Config
 from retrain.data.dataset import Dataset
+from retrain.data.pixels import pixels_of
 from retrain.export.about import About, date_of_today, flags_of
 from retrain.export.classifier import TrainedClassifier
 from retrain.export.formats import wanted
@@ -17,14 +20,29 @@ from retrain.training.fitting import Trainable
 
 
 def classifier_of(
-    config: Config, extractor: NetworkExtractor, learned: Learned, result: TrainingResult
+    config: Config,
+    extractor: NetworkExtractor,
+    dataset: Dataset,
+    learned: Learned,
+    result: TrainingResult,
 ) -> TrainedClassifier:
     """What is exported, with what made it."""
+
+    def training_photos() -> Iterator[np.ndarray]:
+        rows = np.random.default_rng((config.seed, 10)).permutation(len(dataset.training))
+        images = [dataset.training.images[row] for row in rows]
+        return (pixels for _, pixels in pixels_of(images))
+
     tuned = learned.fine_tuned
     cut = config.cut if tuned is not None and tuned.is_taken else None
     about = _about(config, extractor, result.images, result.fitted.step, _figures(result), cut)
     return TrainedClassifier(
-        learned.network, learned.model.head, result.labels, about, config.final_tensor_name
+        network=learned.network,
+        head=learned.model.head,
+        labels=result.labels,
+        about=about,
+        final_tensor_name=config.final_tensor_name,
+        training_photos=training_photos,
     )
 
 

@@ -2,7 +2,7 @@
 
 from bottlenecks.builder import BuildReport, Progress
 from retrain.data.dataset import Dataset
-from retrain.report.results import TrainingResult
+from retrain.report.results import Loss, TrainingResult
 from retrain.training.fitting import Evaluation
 from retrain.training.regularisation import Search
 from retrain.training.tuned import FineTuned
@@ -46,6 +46,9 @@ class Listener:
 
     def trained(self, result: TrainingResult) -> None:
         """The graph and its labels are written; ``result.problems`` are yet to be looked for."""
+
+    def quantised(self, loss: Loss | None) -> None:
+        """What rounding has cost the file of ``--quantize``; None where no image could tell."""
 
     def finished(self, result: TrainingResult) -> None:
         """All is written."""

@@ -16,7 +16,7 @@ from retrain.measuring import Choice
 from retrain.plan import Plan
 from retrain.preview import Preview
 from retrain.report.health import KINDS, Problem
-from retrain.report.results import Measurement, Test, TrainingResult
+from retrain.report.results import Loss, Measurement, Test, TrainingResult
 from retrain.training.tuned import FineTuned
 
 SHOWN_LABELS = 30
@@ -159,8 +159,22 @@ def result_text(config: Config, result: TrainingResult) -> str:
 
 def _others(config: Config) -> dict[str, str]:
     """The formats that are written beside the graph, and their files."""
-    others = {"model": config.saved_model_dir, "ONNX": config.output_onnx}
+    others = {
+        "model": config.saved_model_dir,
+        "tflite": config.output_tflite,
+        "ONNX": config.output_onnx,
+    }
     return {name: path for name, path in others.items() if path is not None}
+
+
+def loss_text(config: Config, loss: Loss | None) -> str:
+    """What rounding has cost, in a line."""
+    if loss is None:
+        return f"{config.quantize:<7} not compared: no test or validation image can be read"
+    return (
+        f"{config.quantize:<7} accuracy {loss.before:.1%} -> {loss.after:.1%} on the same "
+        f"{loss.n} {loss.set} images"
+    )
 
 
 def _test_lines(test: Test, shows_misclassified: bool) -> list[str]:

@@ -9,10 +9,12 @@ from bottlenecks.errors import if_interrupted
 from bottlenecks.network.inception import InceptionV3, NetworkExtractor
 from retrain.config import Config
 from retrain.data.dataset import Dataset, assemble
+from retrain.export.settings import NO_QUANTISATION
 from retrain.exporting import Intermediates, classifier_of, export_graph, export_others
 from retrain.learning import Learned, learn
 from retrain.listener import Listener
 from retrain.plan import checked_folder
+from retrain.quantised import compare
 from retrain.report import writing
 from retrain.report.health import count_folds, different_images, examine, table
 from retrain.report.results import TrainingResult, test_model
@@ -76,12 +78,14 @@ def train(
                 result = _tested(config, dataset, learned, result)
             finally:  # with the test figures, or without them
                 with if_interrupted(_kept_note(config)):
-                    classifier = classifier_of(config, extractor, learned, result)
+                    classifier = classifier_of(config, extractor, dataset, learned, result)
                     export_graph(config, classifier)
             export_others(config, classifier)
             if summaries is not None and result.test is not None:
                 summaries.add_confusion(result.fitted.steps, result.test.confusion)
             listener.trained(result)
+            if config.quantize != NO_QUANTISATION:
+                listener.quantised(compare(config, dataset, learned))
             if config.checks_data_health:
                 result = dataclasses.replace(
                     result, problems=tuple(examine(dataset, folds, config.seed))

@@ -13,10 +13,11 @@ from typing import Any
 from bottlenecks.errors import TensorFlowError
 from bottlenecks.forks import PerProcess
 
-# Lines of absl's logging, and its warning that it is not set up yet.
+# Lines of absl's logging, its warning that it is not set up yet, and what LiteRT prints.
 _LOGGED = re.compile(
     rb"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: |)[IWEF](\d{4} | tensorflow/| external/)|"
-    rb"WARNING: All log messages before absl::InitializeLog|To enable the following instructions: "
+    rb"WARNING: All log messages before absl::InitializeLog|To enable the following instructions: |"
+    rb"fully_quantize: \d|INFO: Created TensorFlow Lite "
 )
 _importing = PerProcess(threading.Lock)
 
@@ -52,7 +53,7 @@ def _import_quietly() -> None:
     if os.path.expanduser("~") == "~":  # there is none, and they would make a folder of that name
         os.environ.setdefault("KERAS_HOME", os.path.join(os.devnull, "keras"))
     try:
-        with _stderr_held_back():
+        with logged_lines_dropped():
             import tensorflow  # noqa: F401
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
@@ -63,7 +64,7 @@ def _import_quietly() -> None:
 
 
 @contextlib.contextmanager
-def _stderr_held_back() -> Iterator[None]:
+def logged_lines_dropped() -> Iterator[None]:
     """Hold back what is written to descriptor 2; drop what TensorFlow logs, unless it raises."""
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.flush()

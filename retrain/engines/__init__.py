@@ -12,6 +12,9 @@ frozen_graph  TensorFlow's frozen graphs
 saved_model   TensorFlow's SavedModels
 safe_onnx     refuse an ONNX model that could do harm
 onnx          ONNX models
+flat          read a flatbuffer that may be anything
+safe_lite     refuse a LiteRT model that could do harm
+lite          LiteRT files
 formats       all formats, and which one a file is in
 engine        pixels -> scores, by a classifier of any format
 ============  ===================================================================

@@ -7,11 +7,11 @@ import os
 from collections.abc import Sequence
 
 from bottlenecks.photos.reading import open_file
-from retrain.engines import frozen_graph, onnx, saved_model
+from retrain.engines import frozen_graph, lite, onnx, saved_model
 from retrain.engines.program import START_BYTES, Contents, Format
 
 # The first that fits is taken; a frozen graph has no mark of its own and comes last.
-FORMATS: Sequence[Format] = (saved_model, onnx, frozen_graph)
+FORMATS: Sequence[Format] = (saved_model, lite, onnx, frozen_graph)
 
 
 def format_of(path: str | os.PathLike[str]) -> Format:

@@ -1,7 +1,10 @@
 """What all formats are made from: a network, a head, their labels, and what made them."""
 
 import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+import numpy as np
 
 from retrain.export.about import About
 from retrain.export.graph import graph_bytes
@@ -13,7 +16,9 @@ class TrainedClassifier:
     """A trained classifier, about to be exported.
 
     ``network`` is a serialized GraphDef as `bottlenecks.network.inception.NetworkExtractor` has it,
-    and ``head`` gives the scores of the C ``labels``.
+    and ``head`` gives the scores of the C ``labels``. ``training_photos()`` gives the pixels (299,
+    299, 3) uint8 of photos that it was trained on, in an order drawn by the seed, for formats whose
+    numbers are rounded.
     """
 
     network: bytes
@@ -21,6 +26,7 @@ class TrainedClassifier:
     labels: tuple[str, ...]
     about: About
     final_tensor_name: str
+    training_photos: Callable[[], Iterator[np.ndarray]] = lambda: iter(())
 
     @functools.cached_property
     def graph(self) -> bytes:

@@ -5,14 +5,14 @@ A new format is a module as `retrain.export.exporter.Exporter` describes, and a 
 
 from collections.abc import Sequence
 
-from retrain.export import frozen_graph, onnx, saved_model
+from retrain.export import frozen_graph, lite, onnx, saved_model
 from retrain.export.about import date_of_today
 from retrain.export.exporter import Exporter
 from retrain.export.settings import ExportSettings
 
 # In the order in which they are written: the graph and the labels first, so that they are there
 # whatever becomes of the others.
-EXPORTERS: Sequence[Exporter] = (frozen_graph, saved_model, onnx)
+EXPORTERS: Sequence[Exporter] = (frozen_graph, saved_model, lite, onnx)
 
 
 def wanted(settings: ExportSettings) -> list[Exporter]:

@@ -9,6 +9,9 @@ from bottlenecks.errors import UsageError, shown
 from bottlenecks.settings import Output, Settings, flag, require
 from retrain.export import graph_spec
 
+NO_QUANTISATION = "none"
+QUANTISATIONS = (NO_QUANTISATION, "float16", "dynamic", "int8")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings(Settings):
@@ -24,6 +27,18 @@ class ExportSettings(Settings):
     )
     output_onnx: str | None = flag(
         None, "also write the classifier as ONNX to this file", metavar="FILE"
+    )
+    output_tflite: str | None = flag(
+        None,
+        "also write the classifier for LiteRT (TensorFlow Lite), its labels inside",
+        metavar="FILE",
+    )
+    quantize: str = flag(
+        NO_QUANTISATION,
+        "make that file smaller: weights of 16 bits, of 8 (dynamic), or all of 8 bits (int8), in "
+        "ranges that training photos show",
+        choices=QUANTISATIONS,
+        metavar="|".join(QUANTISATIONS),
     )
     final_tensor_name: str = flag(
         graph_spec.FINAL_NODE, "name of the output in the graph", metavar="NAME"
@@ -50,6 +65,10 @@ class ExportSettings(Settings):
                 f"--final_tensor_name {name} ends in / or names another part of the graph; "
                 "choose another"
             )
+        if self.quantize != NO_QUANTISATION and self.output_tflite is None:
+            raise UsageError(
+                f"--quantize {self.quantize} is for --output_tflite; add that, or leave it out"
+            )
 
         every, folder = self.intermediate_store_frequency, self.intermediate_output_graphs_dir
         require(every >= 0, "intermediate_store_frequency", "at least 0", every)
@@ -61,7 +80,7 @@ class ExportSettings(Settings):
 
     @property
     def outputs(self) -> list[Output]:
-        names = ("output_graph", "output_labels", "output_onnx")
+        names = ("output_graph", "output_labels", "output_tflite", "output_onnx")
         named = [(name, getattr(self, name)) for name in names]
         outputs = [
             *super().outputs,

@@ -120,6 +120,24 @@ class Measurement:
         return [score.label for score in self.test.labels if not score.support]
 
 
+@dataclass(frozen=True)
+class Loss:
+    """What rounding has cost: the accuracies on the same ``n`` held-out images, in [0, 1].
+
+    They are of the set ``set``. ``before`` is that of what was trained, ``after`` that of the file.
+    """
+
+    set: str
+    n: int
+    before: float
+    after: float
+
+    @property
+    def points(self) -> float:
+        """Percentage points of accuracy that are lost; less than 0 where some are gained."""
+        return 100 * (self.before - self.after)
+
+
 def test_model(dataset: Dataset, model: Model, size: int = -1, seed: int = 0) -> Test | None:
     """Test ``model`` on ``size`` of the test images, drawn by ``seed``; on all of them for -1.
 
