@@ -16,7 +16,7 @@ from measure import Finding, show
 
 HERE = Path(__file__).parent
 PACKAGES = ("tensorflow", "keras", "numpy", "h5py", "pillow", "scikit-learn")
-PEERS = ("openvino", "onnxruntime")
+PEERS = ("openvino", "onnxruntime", "ai-edge-litert")
 
 
 def main() -> int:

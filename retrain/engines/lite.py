@@ -1,6 +1,5 @@
 """LiteRT (TensorFlow Lite) files: of `retrain`, and of other programs. TensorFlow is not needed."""
 
-import functools
 import hashlib
 import os
 import threading
@@ -83,8 +82,7 @@ class LiteModel:
 
     @property
     def labels(self) -> list[str]:
-        lines = self._text(LABELS_FILE).split("\n")
-        return lines[:-1] if lines[-1] == "" else lines
+        return self._text(LABELS_FILE).removesuffix("\n").split("\n") if self.files else []
 
     @property
     def about(self) -> str:
@@ -150,7 +148,6 @@ class Runner:
         return np.asarray(self._interpreter.get_tensor(self._output)).reshape(len(fed), -1)
 
 
-@functools.cache
 def _interpreter() -> Any:
     try:
         from ai_edge_litert.interpreter import Interpreter

@@ -83,6 +83,10 @@ SAFE_OPERATIONS: Mapping[int, tuple[str, int, int, int]] = {
     114: ("QUANTIZE", 89, 1, 1),
     117: ("HARD_SWISH", 91, 1, 1),
 }
+# LiteRT believes the shape of what comes out of these.
+SAME_SHAPE = frozenset(
+    "DEQUANTIZE HARD_SWISH LEAKY_RELU LOGISTIC QUANTIZE RELU RELU6 SOFTMAX TANH".split()  # noqa: SIM905
+)
 _RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("stride_w", "stride_h", "filter_w", "filter_h"), (1, MAX_STEP)),
     **dict.fromkeys(("dilation_w", "dilation_h"), (1, MAX_STEP)),
@@ -90,7 +94,9 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     **{"padding": (0, 1), "format": (0, 0), "bias_type": (0, 4)},
 }
 _DEFAULTS = {"dilation_w": 1, "dilation_h": 1}
-_LARGEST_ZERO = 2**15  # of numbers of 16 bits
+_SCALES = (2.0**-64, 2.0**64)  # quotients of others led LiteRT out of its tables
+_ZEROS = {3: (0, 255), 9: (-128, 127)}  # of uint8 and int8; those of others are 0
+_EMPTY = np.empty(0, np.int32)
 NONE = -1  # in the place of an input that is left out
 # Type of a tensor: bytes of a number
 _TYPES = {0: 4, 1: 2, 2: 4, 3: 1, 4: 8, 6: 1, 9: 1}  # float32 float16 int32 uint8 int64 bool int8
@@ -174,8 +180,7 @@ class _Checked:
     def _check_tensor(self, number: int) -> bool:
         """Whether it is a constant."""
         tensor = self._tensors[number]
-        shape = tensor.get("shape", np.empty(0, np.int32)).tolist()
-        signature = tensor.get("signature", np.empty(0, np.int32)).tolist()
+        shape, signature = self._shape(number), tensor.get("signature", _EMPTY).tolist()
         size = _TYPES.get(tensor.get("type", FLOAT32))
         name = shown(tensor.get("name", b"").decode("utf-8", "replace")[:100])
         buffer = tensor.get("buffer", 0)
@@ -191,7 +196,8 @@ class _Checked:
         data = self._buffers[buffer]
         if len(data) and len(data) != elements * size:
             raise _broken(f"its tensor {name} has {len(data)} bytes, of {shape} numbers")
-        _check_quantisation(tensor.get("quantisation", {}), shape, name)
+        zeros = _ZEROS.get(tensor.get("type", FLOAT32), (0, 0))
+        _check_quantisation(tensor.get("quantisation", {}), shape, zeros, name)
         return len(data) > 0
 
     def _check_operation(self, operation: Mapping[str, Any], known: set[int]) -> None:
@@ -207,9 +213,15 @@ class _Checked:
         self._check_places(outputs, known, fed=True)
         if operation.get("kind", 0) not in (kind, 0):
             raise _broken(f"its {name} has the settings of another operation")
+        if name in SAME_SHAPE and self._shape(inputs[0]) != self._shape(outputs[0]):
+            raise _broken(f"its {name} has another shape than what goes in")
         _check_options(name, _OPTIONS[kind], operation.get("options", {}))
         if name == "PAD":
             self._check_margins(inputs[1])
+
+    def _shape(self, tensor: int) -> list[int]:
+        shape: list[int] = self._tensors[tensor].get("shape", _EMPTY).tolist()
+        return shape
 
     def _kind_of(self, operation: Mapping[str, Any]) -> tuple[str, int, int, int]:
         """What `SAFE_OPERATIONS` has of it. Raises `UnsafeGraphError` for what is not in there."""
@@ -254,17 +266,20 @@ class _Checked:
                 raise _broken("a name of it leads nowhere")
 
 
-def _check_quantisation(found: Mapping[str, Any], shape: Sequence[int], name: str) -> None:
+def _check_quantisation(
+    found: Mapping[str, Any], shape: Sequence[int], allowed: tuple[int, int], name: str
+) -> None:
     """The scale of a whole tensor, or those of its parts along a ``dimension``."""
-    scales, zeros = found.get("scale", np.empty(0)), found.get("zero_point", np.empty(0))
+    scales, zeros = found.get("scale", _EMPTY), found.get("zero_point", _EMPTY)
     if not (len(scales) or len(zeros)):
         return
     dimension = found.get("dimension", 0)
     parts = shape[dimension : dimension + 1] if dimension >= 0 else []
     if len(scales) not in (1, *parts) or len(zeros) not in (1, len(scales)):
         raise _broken(f"the scales of its tensor {name} are not those of its shape")
-    if not np.isfinite(scales).all() or np.abs(zeros).max() > _LARGEST_ZERO:
-        raise _broken(f"the scales of its tensor {name} are no scales")
+    for values, (smallest, largest) in ((scales, _SCALES), (zeros, allowed)):
+        if not (values.min() >= smallest and values.max() <= largest):  # which no NaN is
+            raise _broken(f"the scales of its tensor {name} are no scales")
 
 
 def _check_options(name: str, fields: Table, options: Mapping[str, Any]) -> None:
