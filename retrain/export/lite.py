@@ -123,6 +123,7 @@ def _with_metadata(model: bytes, made_by: str) -> bytes:
     whole = schema.ModelT.InitFromPackedBuf(model)
     (main,) = whole.subgraphs
     (source,), (output,) = main.inputs, main.outputs
+    _unround_scores(schema, whole, main)
     main.tensors[source].name = lite_metadata.INPUT_NAME
     main.tensors[output].name = lite_metadata.OUTPUT_NAME
     whole.signatureDefs = [_signature(schema, source, output)]
@@ -135,6 +136,24 @@ def _with_metadata(model: bytes, made_by: str) -> bytes:
     builder = flatbuffers.Builder(len(model))
     builder.Finish(whole.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
+
+
+def _unround_scores(schema: ModuleType, whole: Any, main: Any) -> None:
+    """Where the softmax is of 8 bits, let it have floats: its inputs, as floats, are exact enough.
+
+    256 steps are few for scores, and those of many labels would no longer add up to 1.
+    """
+    softmax, dequantize = main.operators[-2:]
+    operations = schema.BuiltinOperator
+    last = [whole.operatorCodes[one.opcodeIndex].builtinCode for one in (softmax, dequantize)]
+    if last != [operations.SOFTMAX, operations.DEQUANTIZE]:
+        return
+    (logits,), (between,), (scores,) = softmax.inputs, softmax.outputs, dequantize.outputs
+    main.tensors[between].type = schema.TensorType.FLOAT32
+    main.tensors[between].quantization = None
+    dequantize.inputs, dequantize.outputs = [logits], [between]
+    softmax.inputs, softmax.outputs = [between], [scores]
+    main.operators[-2:] = dequantize, softmax
 
 
 def _signature(schema: ModuleType, source: int, output: int) -> Any:

@@ -40,6 +40,7 @@ def test_scores_are_those_of_the_head(
     expected = trained.result.head.predict(trained.dataset.testing.x)
     found = np.concatenate([run(image=one[np.newaxis])["scores"] for one in fed])
     assert found.shape == expected.shape and found.dtype == np.float32
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(found, expected, atol=apart)
     np.testing.assert_array_equal(found.argmax(axis=1), expected.argmax(axis=1))
 
