@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bottlenecks.errors import GraphError
+from bottlenecks.errors import GraphError, UnsafeGraphError
 
 MAX_WORK = 2**22  # characters of all texts, and `_OF_A_TABLE` for each table
 _OF_A_TABLE = 16  # InceptionV3 has about two thousand
@@ -69,9 +69,10 @@ Table = Mapping[str, Number | Numbers | Text | One | Many | Choice | Skipped | N
 
 
 class Flatbuffer:
-    """The flatbuffer in ``data``. What is broken or not described raises `GraphError`.
+    """The flatbuffer in ``data``.
 
-    Its message goes on from the file's name: "is broken: ...".
+    What is broken raises `GraphError`, and what is not described `UnsafeGraphError`. The message
+    goes on from the file's name: "is broken: ...".
     """
 
     def __init__(self, data: bytes) -> None:
@@ -96,7 +97,9 @@ class Flatbuffer:
                 continue
             name, kind = fields[slot] if slot < len(fields) else ("", None)
             if kind is None:
-                raise GraphError(f"has {name or 'something'} that no image classifier needs")
+                raise UnsafeGraphError(
+                    f"has {name or 'something'} that no image classifier needs; not loading it"
+                )
             if isinstance(kind, Skipped):
                 continue
             if offset + _size(kind) > size:
@@ -143,7 +146,7 @@ class Flatbuffer:
     def _spend(self, work: int) -> None:
         self._work += work
         if self._work > MAX_WORK:
-            raise GraphError("has more parts than an image classifier has")
+            raise UnsafeGraphError("has more parts than an image classifier has; not loading it")
 
 
 def _size(kind: Any) -> int:
@@ -154,7 +157,7 @@ def _size(kind: Any) -> int:
 def _chosen(kind: Choice, found: Mapping[str, Any]) -> Table:
     number = found.get(kind.kind, 0)
     if number not in kind.tables:
-        raise GraphError("has settings of an operation that no image classifier needs")
+        raise UnsafeGraphError("has an operation that no image classifier needs; not loading it")
     return kind.tables[number]
 
 

@@ -14,7 +14,7 @@ import pytest
 from bottlenecks.errors import GraphError, UnsafeGraphError
 from label_image import cli
 from label_image.classifier import Classifier
-from retrain.engines import formats, lite
+from retrain.engines import formats, lite, safe_lite
 from retrain.engines.engine import Engine
 from retrain.engines.settings import GraphSettings
 from tests.conftest import Call, Run, Trained, assert_one_error_line
@@ -166,6 +166,25 @@ def test_custom_operations_are_refused(files: dict[str, Path], tmp_path: Path) -
         engine(path)
 
 
+def test_who_trusts_a_file_has_litert_judge_it(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(safe_lite, "MAX_OPERATIONS", 2)
+    with pytest.raises(UnsafeGraphError, match=r"at most 2 are loaded.* add --allow_any_graph"):
+        engine(files["none"])
+    assert engine(files["none"], allow_any_graph=True)
+
+
+def test_custom_operations_are_not_there_for_those_who_trust_them(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    path = saved(tmp_path, altered(files["none"], custom))
+    labels = tmp_path / "labels.txt"
+    labels.write_text("a\nb\nc\n")
+    with pytest.raises(GraphError, match=r"cannot load the graph .*model\.tflite"):
+        engine(path, labels=str(labels), allow_any_graph=True)
+
+
 @pytest.mark.parametrize("labels", [["cyan", "magenta"], ["cyan", "yellow", "magenta"]])
 def test_a_labels_file_of_another_model(
     call: Call, files: dict[str, Path], tmp_path: Path, labels: list[str]
@@ -178,7 +197,7 @@ def test_a_labels_file_of_another_model(
 
 def test_labels_inside_of_another_length(files: dict[str, Path], tmp_path: Path) -> None:
     path = saved(tmp_path, with_labels(model_of(files["none"]), ["a", "b"]))
-    with pytest.raises(GraphError, match=r"gives 3 scores and .* has 2 labels"):
+    with pytest.raises(GraphError, match="gives 3 scores for 2 labels"):
         engine(path)
 
 
