@@ -44,6 +44,7 @@ class Kind:
 FROZEN = Kind("frozen graph", "graph.pb", "output_graph")
 KINDS = (
     FROZEN,
+    Kind("ONNX", "model.onnx", "output_onnx"),
     *(
         Kind(
             f"LiteRT, {quantize}",

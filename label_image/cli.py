@@ -83,8 +83,8 @@ def _main(argv: Sequence[str] | None) -> int:
 def _imagenet(config: Config) -> dict[str, str]:
     """The graph and the labels of InceptionV3 as it is published, which are made if need be."""
     from bottlenecks.progress import ProgressBar
-    from retrain.engines.reading import read_labels
-    from retrain.export.imagenet import classifier
+    from retrain.checks.reading import read_labels
+    from retrain.imagenet import classifier
 
     given = {name: getattr(config, name) for name in ("weights", "model_dir")}
     given = {name: value for name, value in given.items() if value is not None}

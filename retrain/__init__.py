@@ -14,7 +14,9 @@ data/       cached rows -> the images of each set
 training/   the images of each set -> a trained softmax layer
 report/     what a run has found, and how it is shown
 export/     the trained classifier -> files that other programs load
+checks/     files that may be anything -> refused, or harmless
 engines/    such a file -> scores of pixels
+imagenet    InceptionV3 with the labels that it was trained on, as an exported classifier
 config      the settings of both stages, and of an evaluation
 plan        what a run would do
 preview     what the distortions make of some photos

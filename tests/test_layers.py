@@ -100,7 +100,10 @@ def test_the_table_names_every_module_and_no_other(place: str) -> None:
 def test_the_rooms_are_those_of_the_design() -> None:
     assert [
         *(f"bottlenecks.{room}" for room in ("network", "photos", "store")),
-        *(f"retrain.{room}" for room in ("data", "engines", "export", "report", "training")),
+        *(
+            f"retrain.{room}"
+            for room in ("checks", "data", "engines", "export", "report", "training")
+        ),
     ] == ROOMS
 
 
@@ -149,8 +152,8 @@ def test_label_image_imports_nothing_of_retrain_but_what_runs_a_graph() -> None:
     found = set().union(*(imports(module) for module in ALL if module.startswith("label_image.")))
     of_retrain = {name for name in found if name.split(".")[0] == "retrain"}
     runs = {f"retrain.engines.{name}" for name in ("engine", "formats", "settings")}
-    assert of_retrain == runs | {"retrain.export.imagenet", "retrain.engines.reading"}
-    assert "retrain.export.imagenet" not in imports_at_module_level("label_image.cli")
+    assert of_retrain == runs | {"retrain.imagenet", "retrain.checks.reading"}
+    assert "retrain.imagenet" not in imports_at_module_level("label_image.cli")
 
 
 @pytest.mark.parametrize("module", ALL)

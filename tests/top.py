@@ -12,7 +12,7 @@ import pytest
 
 from bottlenecks.network.inception import keras_model
 from bottlenecks.network.weights import find_weights
-from retrain.export import imagenet
+from retrain import imagenet
 from tests.serving import Server, serving
 
 INDEX = {
@@ -46,7 +46,7 @@ class Published:
 
 @contextlib.contextmanager
 def published(weights: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Published]:
-    """Serve ``weights`` and `INDEX`, of which `retrain.export.imagenet` then takes the hashes."""
+    """Serve ``weights`` and `INDEX`, of which `retrain.imagenet` then takes the hashes."""
     monkeypatch.setenv("no_proxy", "*")
     with serving(weights) as first, serving(json.dumps(INDEX).encode()) as second:
         for name, published, file in (

@@ -8,8 +8,8 @@ import numpy as np
 from bottlenecks import machine
 from bottlenecks.errors import GraphError, UnsafeGraphError, shown
 from bottlenecks.forks import OwnProcess
+from retrain.checks.reading import read_labels
 from retrain.engines.formats import read
-from retrain.engines.reading import read_labels
 from retrain.engines.settings import GraphSettings
 
 

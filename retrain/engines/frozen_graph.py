@@ -10,10 +10,10 @@ import numpy as np
 from bottlenecks.errors import GraphError, UnsafeGraphError, shown
 from bottlenecks.network.frozen import SCOPE, import_frozen
 from bottlenecks.network.tensorflow import import_tensorflow
-from retrain.engines.graph_texts import graph_texts
+from retrain.checks.graph_texts import graph_texts
+from retrain.checks.reading import MAX_LABELS, read_file
+from retrain.checks.safe_graph import MAX_CONSTANT_ELEMENTS, MAX_NODES, check_safe
 from retrain.engines.program import Feeding, feeding_of, wrong_input
-from retrain.engines.reading import MAX_LABELS, read_file
-from retrain.engines.safe import MAX_CONSTANT_ELEMENTS, MAX_NODES, check_safe
 from retrain.engines.settings import GraphSettings
 from retrain.export import graph_spec
 

@@ -14,11 +14,11 @@ import numpy as np
 from bottlenecks import machine
 from bottlenecks.errors import GraphError, shown
 from bottlenecks.network.tensorflow import logged_lines_dropped
-from retrain.engines.flat import Choice, Flatbuffer, Many, Number, Numbers, Skipped, Table, Text
+from retrain.checks.flat import Choice, Flatbuffer, Many, Number, Numbers, Skipped, Table, Text
+from retrain.checks.reading import MAX_LABELS_BYTES, read_file
+from retrain.checks.safe_graph import MAX_CONSTANT_ELEMENTS
+from retrain.checks.safe_lite import check_safe
 from retrain.engines.program import Feeding, feeding_of, wrong_input
-from retrain.engines.reading import MAX_LABELS_BYTES, read_file
-from retrain.engines.safe import MAX_CONSTANT_ELEMENTS
-from retrain.engines.safe_lite import check_safe
 from retrain.engines.settings import GraphSettings
 from retrain.export.lite_metadata import ABOUT_FILE, HASH_FILE, LABELS_FILE, METADATA_NAME
 

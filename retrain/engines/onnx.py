@@ -14,10 +14,10 @@ import numpy as np
 
 from bottlenecks import machine
 from bottlenecks.errors import GraphError, shown
+from retrain.checks.reading import read_file
+from retrain.checks.safe_graph import MAX_CONSTANT_ELEMENTS
+from retrain.checks.safe_onnx import check_safe, check_values, check_whole, one_line
 from retrain.engines.program import Feeding, feeding_of
-from retrain.engines.reading import read_file
-from retrain.engines.safe import MAX_CONSTANT_ELEMENTS
-from retrain.engines.safe_onnx import check_safe, check_values, check_whole, one_line
 from retrain.engines.settings import GraphSettings
 from retrain.export import graph_spec
 

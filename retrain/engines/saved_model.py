@@ -15,10 +15,10 @@ import numpy as np
 
 from bottlenecks.errors import GraphError, UnsafeGraphError, shown
 from bottlenecks.network.tensorflow import import_tensorflow, new_saved_model
+from retrain.checks.reading import read_file
+from retrain.checks.safe_graph import check_safe
 from retrain.engines.frozen_graph import MAX_GRAPH_BYTES, FrozenGraph, Session, why
 from retrain.engines.program import Feeding, feeding_of, wrong_input
-from retrain.engines.reading import read_file
-from retrain.engines.safe import check_safe
 from retrain.engines.settings import GraphSettings
 from retrain.export import graph_spec
 

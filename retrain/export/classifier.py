@@ -1,8 +1,12 @@
-"""What all formats are made from: a network, a head, their labels, and what made them."""
+"""What all formats are made from, and what the module of a format has.
+
+A new format is such a module, and a line in `retrain.export.formats`.
+"""
 
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -37,3 +41,25 @@ class TrainedClassifier:
         return graph_bytes(
             self.network, self.head, self.labels, self.final_tensor_name, self.about.json
         )
+
+
+class Exporter(Protocol):
+    """A format that a classifier is written in: what a module of it has."""
+
+    @property
+    def is_wanted(self) -> Any:
+        """``is_wanted(settings)``: whether the flags, `ExportSettings`, ask for it."""
+
+    @property
+    def check(self) -> Any:
+        """``check(settings)``: raise `UsageError` where it could not be made, before anything is.
+
+        A package that it needs and that is missing, for example.
+        """
+
+    @property
+    def write(self) -> Any:
+        """``write(classifier, settings)``: write a `TrainedClassifier`, whole or not at all.
+
+        Raises ``OSError``, `UsageError`.
+        """

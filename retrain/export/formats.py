@@ -1,13 +1,13 @@
 """All formats that a classifier is written in.
 
-A new format is a module as `retrain.export.exporter.Exporter` describes, and a line here.
+A new format is a module as `retrain.export.classifier.Exporter` describes, and a line here.
 """
 
 from collections.abc import Sequence
 
 from retrain.export import frozen_graph, lite, onnx, saved_model
 from retrain.export.about import date_of_today
-from retrain.export.exporter import Exporter
+from retrain.export.classifier import Exporter
 from retrain.export.settings import ExportSettings
 
 # In the order in which they are written: the graph and the labels first, so that they are there

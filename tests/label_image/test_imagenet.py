@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from label_image.cli import main
-from retrain.export import imagenet
+from retrain import imagenet
 from tests.conftest import COLOURS, ROOT, Call, assert_one_error_line, photo
 from tests.serving import at_a_dead_port
 from tests.top import LABELS, Published, files_in, published

@@ -11,10 +11,10 @@ import pytest
 from bottlenecks.errors import GraphError, UnsafeGraphError
 from bottlenecks.network.tensorflow import import_tensorflow
 from label_image.classifier import Classifier
+from retrain.checks.reading import read_labels
+from retrain.checks.safe_graph import MAX_NODES
 from retrain.engines.engine import Engine
 from retrain.engines.frozen_graph import find_input, find_output, read, read_graph
-from retrain.engines.reading import read_labels
-from retrain.engines.safe import MAX_NODES
 from retrain.engines.settings import GraphSettings
 from retrain.export.frozen_graph import write_pair
 from retrain.export.graph import graph_bytes

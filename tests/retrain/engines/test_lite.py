@@ -14,12 +14,13 @@ import pytest
 from bottlenecks.errors import GraphError, UnsafeGraphError
 from label_image import cli
 from label_image.classifier import Classifier
-from retrain.engines import formats, lite, safe_lite
+from retrain.checks import safe_lite
+from retrain.engines import formats, lite
 from retrain.engines.engine import Engine
 from retrain.engines.settings import GraphSettings
 from tests.conftest import Call, Run, Trained, assert_one_error_line
 from tests.lite import about, altered, model_of, pixels, with_labels, write_all
-from tests.retrain.engines.test_safe_lite import custom
+from tests.retrain.checks.test_safe_lite import custom
 
 
 @pytest.fixture(scope="module")

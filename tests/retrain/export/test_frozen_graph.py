@@ -14,8 +14,8 @@ from bottlenecks.errors import UsageError
 from bottlenecks.network.inception import InceptionV3
 from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.photos.decode import decode
+from retrain.checks.safe_graph import SAFE_OPS
 from retrain.config import Config
-from retrain.engines.safe import SAFE_OPS
 from retrain.export.frozen_graph import write_pair
 from retrain.export.graph import graph_bytes
 from retrain.training.head import Head

@@ -12,7 +12,7 @@ import pytest
 
 from bottlenecks.errors import OutputError, UsageError, WeightsError, WeightsUnavailableError
 from label_image.classifier import Classifier
-from retrain.export import imagenet
+from retrain import imagenet
 from tests.conftest import COLOURS, photo
 from tests.top import INDEX, LABELS, Published, published
 

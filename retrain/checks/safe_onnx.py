@@ -1,6 +1,6 @@
 """Refuse an ONNX model that could do harm, or that ONNX Runtime would take minutes or die over.
 
-As `retrain.engines.safe` does with TensorFlow's graphs, and within the same limits.
+As `retrain.checks.safe_graph` does with TensorFlow's graphs, and within the same limits.
 """
 
 import math
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bottlenecks.errors import GraphError, UnsafeGraphError, shown
-from retrain.engines.safe import (
+from retrain.checks.safe_graph import (
     MAX_CONSTANT_ELEMENTS,
     MAX_EDGES,
     MAX_NODE_BYTES,

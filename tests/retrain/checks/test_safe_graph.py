@@ -1,4 +1,4 @@
-"""retrain.engines.safe: a graph that is broken or made to do harm is one error line, soon."""
+"""retrain.checks.safe_graph: a graph that is broken or made to do harm is one error line, soon."""
 
 import random
 from collections.abc import Callable
@@ -10,8 +10,8 @@ import pytest
 
 from bottlenecks.errors import GraphError
 from bottlenecks.network.tensorflow import import_tensorflow
+from retrain.checks.safe_graph import MAX_EDGES, MAX_STRINGS, SAFE_OPS
 from retrain.engines.engine import Engine
-from retrain.engines.safe import MAX_EDGES, MAX_STRINGS, SAFE_OPS
 from retrain.engines.settings import GraphSettings
 
 tf: Any = import_tensorflow()

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from bottlenecks.errors import GraphError, UnsafeGraphError, shown
-from retrain.engines.flat import Choice, Flatbuffer, Many, Number, Numbers, One, Table, Text
-from retrain.engines.safe import MAX_CONSTANT_ELEMENTS, MAX_RANK
+from retrain.checks.flat import Choice, Flatbuffer, Many, Number, Numbers, One, Table, Text
+from retrain.checks.safe_graph import MAX_CONSTANT_ELEMENTS, MAX_RANK
 
 # InceptionV3 in 16 bits has 315 operations and 507 tensors, the largest networks some thousands.
 MAX_OPERATIONS = 10_000

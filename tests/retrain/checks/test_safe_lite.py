@@ -1,4 +1,4 @@
-"""retrain.engines.safe_lite: what LiteRT would die of is refused, honest models are not."""
+"""retrain.checks.safe_lite: what LiteRT would die of is refused, honest models are not."""
 
 import subprocess
 import sys
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from bottlenecks.errors import GraphError, UnsafeGraphError
-from retrain.engines import safe_lite
-from retrain.engines.safe_lite import SAFE_OPERATIONS, check_safe
+from retrain.checks import safe_lite
+from retrain.checks.safe_lite import SAFE_OPERATIONS, check_safe
 from tests.conftest import ROOT, Trained
 from tests.lite import altered, model_of, schema, write_all
 
@@ -202,7 +202,7 @@ import sys
 import numpy as np
 from bottlenecks.errors import GraphError
 from retrain.engines.lite import LiteModel
-from retrain.engines.safe_lite import check_safe
+from retrain.checks.safe_lite import check_safe
 from retrain.engines.settings import GraphSettings
 
 data = open(sys.argv[1], "rb").read()

@@ -1,4 +1,4 @@
-"""retrain.engines.safe_onnx: refuses ONNX models that could do harm, before they are loaded."""
+"""retrain.checks.safe_onnx: refuses ONNX models that could do harm, before they are loaded."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from bottlenecks.errors import GraphError, UnsafeGraphError
+from retrain.checks.safe_graph import MAX_NODES
+from retrain.checks.safe_onnx import MAX_VALUE_ELEMENTS
 from retrain.engines.onnx import read
-from retrain.engines.safe import MAX_NODES
-from retrain.engines.safe_onnx import MAX_VALUE_ELEMENTS
 from retrain.engines.settings import GraphSettings
 from tests.onnx_models import Shape, colours, constant, model_of, node, onnx, write
 

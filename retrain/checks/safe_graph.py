@@ -9,7 +9,7 @@ from typing import Any
 
 from bottlenecks.errors import GraphError, UnsafeGraphError, shown
 from bottlenecks.network.tensorflow import import_tensorflow
-from retrain.engines.reading import MAX_LABELS
+from retrain.checks.reading import MAX_LABELS
 
 MAX_CONSTANT_ELEMENTS = 2**28  # 1 GiB of float32, ten times InceptionV3
 MAX_STRINGS = MAX_LABELS
