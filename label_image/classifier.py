@@ -49,10 +49,10 @@ class Result:
 class Classifier:
     """An exported classifier and its labels, ready to classify photos.
 
-    ``graph`` is a file of any of the formats of `retrain.engines`. Photos are read by the decoder
-    that training used, in ``input_height`` x ``input_width``, and fed as ``(pixel - input_mean) /
-    input_std`` to ``input_layer``: ``options`` are those of `GraphSettings`, and what is left out
-    is read from the graph. Works for the graphs of retrain.py too.
+    ``graph`` is a file or folder of any of the formats of `retrain.engines`. Photos are read by the
+    decoder that training used, in ``input_height`` x ``input_width``, and fed as ``(pixel -
+    input_mean) / input_std`` to ``input_layer``: ``options`` are those of `GraphSettings`, and what
+    is left out is read from the graph. Works for the graphs of retrain.py too.
 
     What `retrain` wrote carries its labels: the labels file must hold the same, and is not missed
     where ``labels`` is left at its default. A graph of retrain.py needs the file.

@@ -12,7 +12,9 @@ classify_bytes   ``images`` (n,) string, image files          ``labels`` (n, C) 
 
 A request of `classify_bytes` fails if one of its files cannot be decoded; which can is said in
 `retrain.export.decoding`. The weights are constants, as in the frozen graph, so that there is one
-file, which is there as a whole or not at all.
+file, which is there as a whole or not at all, and which can be checked before it is run. The price
+is memory: ``tf.saved_model.load`` and 25 photos took 2.8 GB, and 1.2 GB with the weights in
+variables; a session of TensorFlow 1 took 2.1 and 1.2 GB.
 """
 
 import os
