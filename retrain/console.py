@@ -44,6 +44,7 @@ class Console(Listener):
     ) -> None:
         self._config, self._bar, self._steps, self._tuning = config, bar, steps, tuning
         self._has_heading = self._has_tuning_heading = self._is_head_trained = False
+        self._writing = ""  # a format
         self._rows = ""  # those that are computed beside plain bottlenecks
         self._evaluations = 0
         self._unprinted: Evaluation | None = None
@@ -173,11 +174,24 @@ class Console(Listener):
         self._took("stage two" if not self._is_head_trained else "test")
         print(result_text(self._config, result), flush=True)
 
+    def exporting(self, name: str, path: str) -> None:
+        self._is_written()
+        self._writing = name
+        print(f"Writing {name} to {shown(path)}.", flush=True)
+
+    def _is_written(self) -> None:
+        """Done with the format that was written, if one was."""
+        if self._writing:
+            self._took(self._writing)
+            self._writing = ""
+
     def quantised(self, loss: Loss | None) -> None:
+        self._is_written()
         self._took("comparison")
         print(loss_text(self._config, loss), flush=True)
 
     def finished(self, result: TrainingResult) -> None:
+        self._is_written()
         lines = []
         if result.problems is not None:
             lines += problems_lines(result.problems, shown(self._config.data_health_path))

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -51,9 +51,15 @@ def export_graph(config: Config, classifier: TrainedClassifier) -> None:
     wanted(config)[0].write(classifier, config)
 
 
-def export_others(config: Config, classifier: TrainedClassifier) -> None:
-    """Write the other formats that are asked for. Raises ``OSError``, `UsageError`."""
+def export_others(
+    config: Config, classifier: TrainedClassifier, on_format: Callable[[str, str], None]
+) -> None:
+    """Write the other formats that are asked for; each's name and path are told before.
+
+    Raises ``OSError``, `UsageError`, `ImageFolderError`.
+    """
     for exporter in wanted(config)[1:]:
+        on_format(exporter.NAME, exporter.path_of(config))
         exporter.write(classifier, config)
 
 

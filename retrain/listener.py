@@ -47,6 +47,9 @@ class Listener:
     def trained(self, result: TrainingResult) -> None:
         """The graph and its labels are written; ``result.problems`` are yet to be looked for."""
 
+    def exporting(self, name: str, path: str) -> None:
+        """The format ``name`` is written next, to ``path``; it may take a minute."""
+
     def quantised(self, loss: Loss | None) -> None:
         """What rounding has cost the file of ``--quantize``; None where no image could tell."""
 

@@ -11,6 +11,7 @@ from bottlenecks.errors import shown
 from bottlenecks.row_spec import BOTTLENECK
 from retrain.config import ALL, Config, MeasureConfig
 from retrain.evaluate import Confusion, Figure, Figures, LabelScore, Score
+from retrain.export.formats import wanted
 from retrain.export.graph_spec import FINAL_NODE
 from retrain.measuring import Choice
 from retrain.plan import Plan
@@ -109,8 +110,8 @@ def plan_text(config: Config, plan: Plan) -> str:
     if config.cut is not None:
         steps += f", {config.fine_tune_epochs} epochs of fine-tuning behind {config.cut} "
         steps += f"({_tuning_takes(plan)})"
-    others = "".join(f", {shown(path)}" for path in _others(config).values())
-    written = f"{shown(config.output_graph)}{others} and {shown(config.output_labels)}"
+    paths = [shown(exporter.path_of(config)) for exporter in wanted(config)]
+    written = f"{', '.join(paths)} and {shown(config.output_labels)}"
     lines.append(f"{steps}, then {written}.")
     return "\n".join([*lines, "Nothing was computed or written."])
 
@@ -151,20 +152,9 @@ def result_text(config: Config, result: TrainingResult) -> str:
         "",
         f"graph   {shown(config.output_graph)}",
         f"labels  {shown(config.output_labels)}",
-        *(f"{name:<6}  {shown(path)}" for name, path in _others(config).items()),
         f"use it  {_label_image_command(config)}",
     ]
     return "\n".join(lines)
-
-
-def _others(config: Config) -> dict[str, str]:
-    """The formats that are written beside the graph, and their files."""
-    others = {
-        "model": config.saved_model_dir,
-        "tflite": config.output_tflite,
-        "ONNX": config.output_onnx,
-    }
-    return {name: path for name, path in others.items() if path is not None}
 
 
 def loss_text(config: Config, loss: Loss | None) -> str:

@@ -80,10 +80,10 @@ def train(
                 with if_interrupted(_kept_note(config)):
                     classifier = classifier_of(config, extractor, dataset, learned, result)
                     export_graph(config, classifier)
-            export_others(config, classifier)
             if summaries is not None and result.test is not None:
                 summaries.add_confusion(result.fitted.steps, result.test.confusion)
             listener.trained(result)
+            export_others(config, classifier, listener.exporting)
             if config.quantize != NO_QUANTISATION:
                 listener.quantised(compare(config, dataset, learned))
             if config.checks_data_health:

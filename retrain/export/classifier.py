@@ -47,8 +47,12 @@ class Exporter(Protocol):
     """A format that a classifier is written in: what a module of it has."""
 
     @property
-    def is_wanted(self) -> Any:
-        """``is_wanted(settings)``: whether the flags, `ExportSettings`, ask for it."""
+    def NAME(self) -> str:  # noqa: N802
+        """What the format is called."""
+
+    @property
+    def path_of(self) -> Any:
+        """``path_of(settings)``: where the flags, `ExportSettings`, want it; None for nowhere."""
 
     @property
     def check(self) -> Any:

@@ -16,8 +16,8 @@ EXPORTERS: Sequence[Exporter] = (frozen_graph, saved_model, lite, onnx)
 
 
 def wanted(settings: ExportSettings) -> list[Exporter]:
-    """Those that the flags ask for."""
-    return [exporter for exporter in EXPORTERS if exporter.is_wanted(settings)]
+    """Those that the flags ask for, the frozen graph first."""
+    return [exporter for exporter in EXPORTERS if exporter.path_of(settings) is not None]
 
 
 def check(settings: ExportSettings) -> None:

@@ -7,10 +7,12 @@ from bottlenecks import atomic
 from retrain.export.classifier import TrainedClassifier
 from retrain.export.settings import ExportSettings
 
+NAME = "graph"
 
-def is_wanted(settings: ExportSettings) -> bool:
-    """Always: it is what the other formats are made from."""
-    return True
+
+def path_of(settings: ExportSettings) -> str:
+    """Where it is written: always, as it is what the other formats are made from."""
+    return settings.output_graph
 
 
 def check(settings: ExportSettings) -> None:

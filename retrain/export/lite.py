@@ -17,14 +17,15 @@ from retrain.export import graph_spec, lite_metadata
 from retrain.export.classifier import TrainedClassifier
 from retrain.export.settings import ExportSettings
 
+NAME = "LiteRT"
 MEAN = STD = 127.5  # pixels of 0..255 are fed in [-1, 1], as to the graph's Mul
 CALIBRATED_ON = 128  # training photos; more move the accuracy of int8 no further
 FEWEST = 4
 
 
-def is_wanted(settings: ExportSettings) -> bool:
-    """Whether it is asked for."""
-    return settings.output_tflite is not None
+def path_of(settings: ExportSettings) -> str | None:
+    """Where it is written, if it is."""
+    return settings.output_tflite
 
 
 def check(settings: ExportSettings) -> None:

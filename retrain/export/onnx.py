@@ -16,6 +16,7 @@ from retrain.export import graph_spec
 from retrain.export.classifier import TrainedClassifier
 from retrain.export.settings import ExportSettings
 
+NAME = "ONNX"
 OPSET = 13  # of 2021; later ones bring nothing that the network has, and older programs load it
 # How the input is to be fed, in the standard's own words: onnx/onnx, docs/MetadataProps.md
 IMAGES = {
@@ -25,9 +26,9 @@ IMAGES = {
 }
 
 
-def is_wanted(settings: ExportSettings) -> bool:
-    """Where a file is named for it."""
-    return settings.output_onnx is not None
+def path_of(settings: ExportSettings) -> str | None:
+    """Where it is written, if it is."""
+    return settings.output_onnx
 
 
 def check(settings: ExportSettings) -> None:

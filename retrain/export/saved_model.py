@@ -31,12 +31,14 @@ from retrain.export.decoding import pixels_of
 from retrain.export.graph import add_classifier, without
 from retrain.export.settings import ExportSettings
 
+NAME = "SavedModel"
 _IMAGES_NODE = f"{graph_spec.CLASSIFY_BYTES}/{graph_spec.IMAGES}"
 _UNIT_RANGE_NODE = f"{graph_spec.CLASSIFY_BYTES}/unit_range"
 
 
-def is_wanted(settings: ExportSettings) -> bool:
-    return settings.saved_model_dir is not None
+def path_of(settings: ExportSettings) -> str | None:
+    """Where it is written, if it is."""
+    return settings.saved_model_dir
 
 
 def check(settings: ExportSettings) -> None:

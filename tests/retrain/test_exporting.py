@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bottlenecks.errors import OutputError
+from retrain import cli
 from retrain.engines.engine import Engine
 from retrain.engines.frozen_graph import read
 from retrain.engines.settings import GraphSettings
+from retrain.export import saved_model
 from retrain.training.fitting import Trainable, fit_head
-from tests.conftest import COLOURS, network_of, train_colours
+from tests.conftest import COLOURS, Call, network_of, train_colours
+from tests.standin import StandIn
 
 
 def intermediate(folder: Path, **settings: Any) -> dict[str, Any]:
@@ -48,8 +52,6 @@ def test_graphs_are_written_every_so_many_steps(tmp_path: Path) -> None:
 
 
 def trained_rows(pixels: np.ndarray) -> np.ndarray:
-    from tests.standin import StandIn
-
     return StandIn()(pixels)
 
 
@@ -77,3 +79,17 @@ def test_a_graph_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(KeyboardInterrupt):
         train_colours(tmp_path, **intermediate(tmp_path / "graphs"))
     assert os.listdir(tmp_path / "graphs") == ["intermediate_10.pb"]
+
+
+def test_a_format_that_cannot_be_written_costs_no_figures(
+    call: Call, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OutputError("no room")
+
+    monkeypatch.setattr(saved_model, "write", fail)
+    flags = ("--how_many_training_steps", "20", "--saved_model_dir", tmp_path / "saved")
+    made = call(cli.main, "--image_dir", dataset, *flags, extractor=StandIn())
+    assert (made.returncode, made.stderr) == (2, "error: no room\n")
+    assert "Final test accuracy" in made.stdout
+    assert f"\nWriting SavedModel to {tmp_path / 'saved'}.\n" in made.stdout

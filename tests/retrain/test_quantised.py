@@ -110,5 +110,5 @@ def test_a_run_says_where_the_file_is_and_what_it_lost(
     lite = ("--output_tflite", "new/a.tflite", "--quantize", "float16")
     result = call(cli.main, *flags, *lite, extractor=Tiny())
     assert result.returncode == 0, result.stderr
-    assert "\ntflite  new/a.tflite (0.1 MB, --quantize float16)\n" in result.stdout
+    assert "\nWriting LiteRT to new/a.tflite.\n" in result.stdout
     assert "\nfloat16 accuracy 100.0% -> 100.0% on the same 9 testing images\n" in result.stdout

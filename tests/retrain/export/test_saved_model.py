@@ -262,7 +262,7 @@ def test_a_run_writes_it_and_label_image_gives_the_same_by_either(
     flags = ["--image_dir", small_dataset, "--how_many_training_steps", "50"]
     made = call(retrain.main, *flags, "--saved_model_dir", "saved", extractor=StandIn())
     assert made.returncode == 0, made.stderr
-    assert "model   saved (a SavedModel)" in made.stdout
+    assert "\nWriting SavedModel to saved.\n" in made.stdout
     shown = [
         call(label_image.main, *graph, small_dataset / "cyan").stdout
         for graph in ((), ("--graph", "saved"), ("--graph", "saved/saved_model.pb"))
