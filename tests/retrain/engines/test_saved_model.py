@@ -104,7 +104,7 @@ def test_a_huge_file(call: Call, folder: Path) -> None:
 
 def test_a_labels_file_of_another_length(call: Call, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "retrained_labels.txt").write_text("cyan\nmagenta\n")
-    refused(call, folder, "3 scores", "2 labels")
+    refused(call, folder, "it has 2 labels, the graph 3", "2 labels")
 
 
 def without_signature(meta: Any) -> None:
