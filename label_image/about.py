@@ -50,7 +50,7 @@ def read_made(path: str) -> Made:
 
     Raises `GraphError` where it is no classifier, or what it says is no JSON object.
     """
-    contents = read(path)
+    contents = read(path, any_graph=True)  # as nothing of it is run
     about = _parsed(path, contents.about) if contents.about else None
     return Made(shown(path), format_of(path).NAME, contents.labels, about)
 

@@ -54,8 +54,8 @@ class Classifier:
     input_mean) / input_std`` to ``input_layer``: ``options`` are those of `GraphSettings`, and what
     is left out is read from the graph. Works for the graphs of retrain.py too.
 
-    What `retrain` wrote carries its labels: the labels file must hold the same, and is not missed
-    where ``labels`` is left at its default. A graph of retrain.py needs the file.
+    What `retrain` wrote carries its labels: a labels file that is named, or lies beside it under
+    the usual name, must hold the same. A graph of retrain.py needs the file.
 
     Raises `GraphError` for files that are missing, are something else, or do not fit together.
     """
@@ -63,10 +63,12 @@ class Classifier:
     def __init__(
         self,
         graph: str | os.PathLike[str] = GraphSettings.graph,
-        labels: str | os.PathLike[str] = GraphSettings.labels,
+        labels: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> None:
-        settings = GraphSettings(graph=os.fspath(graph), labels=os.fspath(labels), **options)
+        settings = GraphSettings(
+            graph=os.fspath(graph), labels=None if labels is None else os.fspath(labels), **options
+        )
         self._engine = Engine(settings)
         self.labels = self._engine.labels
 

@@ -88,7 +88,7 @@ def _imagenet(config: Config) -> dict[str, str]:
 
     given = {name: getattr(config, name) for name in ("weights", "model_dir")}
     given = {name: value for name, value in given.items() if value is not None}
-    if config.labels != Config.labels:
+    if config.labels is not None:
         given["labels"] = read_labels(config.labels)
     with ProgressBar("weights", "B", True) as bar:
         graph, labels = classifier(**given, on_download=bar)

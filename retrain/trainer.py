@@ -83,14 +83,14 @@ def train(
             if summaries is not None and result.test is not None:
                 summaries.add_confusion(result.fitted.steps, result.test.confusion)
             listener.trained(result)
-            export_others(config, classifier, listener.exporting)
-            if config.quantize != NO_QUANTISATION:
-                listener.quantised(compare(config, dataset, learned))
             if config.checks_data_health:
                 result = dataclasses.replace(
                     result, problems=tuple(examine(dataset, folds, config.seed))
                 )
             _write_report(config, result)
+            export_others(config, classifier, listener.exporting)
+            if config.quantize != NO_QUANTISATION:
+                listener.quantised(compare(config, dataset, learned))
             listener.finished(result)
             if summaries is not None:
                 summaries.close()

@@ -10,7 +10,7 @@ from bottlenecks.errors import GraphError, UnsafeGraphError, shown
 from bottlenecks.forks import OwnProcess
 from retrain.checks.reading import read_labels
 from retrain.engines.formats import read
-from retrain.engines.settings import GraphSettings
+from retrain.engines.settings import USUAL_LABELS, GraphSettings
 
 
 class Engine:
@@ -19,19 +19,20 @@ class Engine:
     It takes photos of ``input_size`` (height, width), best ``batch_size`` of them at once, and no
     more than ``fixed_batch`` where the graph has one, and gives the scores of its ``labels``.
 
-    What `retrain` wrote carries its labels: the labels file must hold the same, and is not missed
-    where ``labels`` is left at its default. A graph of retrain.py needs the file.
+    What `retrain` wrote carries its labels: a labels file that is named, or lies beside it under
+    the usual name, must hold the same. A graph of retrain.py needs the file.
 
     Raises `GraphError` for files that are missing, are something else, or do not fit together.
     """
 
     def __init__(self, settings: GraphSettings) -> None:
         self._settings = settings
-        given = _given_labels(settings)  # first, because it takes next to no time
+        if settings.labels is not None:  # first, because it takes next to no time
+            read_labels(settings.labels)
         try:
             contents = read(settings.graph, settings.allow_any_graph)
             self.about = contents.about
-            self.labels = _agreed(settings, given, contents.labels)
+            self.labels = _labels_of(settings, contents.labels)
             self._program = contents.start(settings)
         except UnsafeGraphError as error:
             if settings.allow_any_graph:
@@ -69,31 +70,37 @@ class Engine:
             raise GraphError(
                 f"the graph {shown(self._settings.graph)} gives {classes} scores for "
                 f"{len(self.labels)} labels; use the labels file that was written with the graph. "
-                f"Received: --labels {shown(self._settings.labels)}"
+                f"Received: {_received(self._settings)}"
             )
 
 
-def _given_labels(settings: GraphSettings) -> list[str] | None:
-    """Those of the labels file; None where it is left at its default, and there is none."""
-    if settings.labels == GraphSettings.labels and not os.path.lexists(settings.labels):
-        return None
-    return read_labels(settings.labels)
+def _received(settings: GraphSettings) -> str:
+    return "no --labels" if settings.labels is None else f"--labels {shown(settings.labels)}"
 
 
-def _agreed(settings: GraphSettings, given: list[str] | None, carried: Sequence[str]) -> list[str]:
-    """The labels that the file has ``given``, or that the graph has ``carried``.
+def _file_beside(graph: str) -> str | None:
+    """The labels file of the usual name that lies beside a graph, if one does."""
+    path = os.path.join(os.path.dirname(os.path.normpath(graph)), USUAL_LABELS)
+    return path if os.path.lexists(path) else None
 
-    Raises `GraphError` where they are others, or where there are none.
+
+def _labels_of(settings: GraphSettings, carried: Sequence[str]) -> list[str]:
+    """The labels that the graph has ``carried``, or those of a file.
+
+    A file that is named, or lies beside the graph under the usual name, must have those that are
+    carried. Raises `GraphError` where it has others, and where there are none.
     """
+    file = settings.labels or _file_beside(settings.graph)
     if not carried:
-        return given or read_labels(settings.labels)
-    if given is None:
-        return list(carried)
+        return read_labels(file or USUAL_LABELS)
+    given = list(carried) if file is None else read_labels(file)
     if given != list(carried):
+        assert file is not None
         raise GraphError(
-            f"the labels file {shown(settings.labels)} was not written with the graph "
+            f"the labels file {shown(file)} was not written with the graph "
             f"{shown(settings.graph)}: {_difference(given, carried)}; name the right one with "
-            "--labels, or run python -m retrain again (if it runs now, wait until it is done)"
+            "--labels, remove the wrong one, or run python -m retrain again (if it runs now, wait "
+            "until it is done)"
         )
     return given
 

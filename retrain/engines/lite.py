@@ -97,11 +97,21 @@ class LiteModel:
             with logged_lines_dropped():
                 interpreter = _interpreter()(model_content=self.data, num_threads=machine.threads())
                 interpreter.allocate_tensors()
-            return Runner(interpreter, settings, _usual_feeding(self.data))
+            return Runner(interpreter, settings, self._usual(settings))
         except (RuntimeError, ValueError) as error:
             if isinstance(error, GraphError):
                 raise
             raise GraphError(f"cannot load the graph {shown(self.path)}: {_why(error)}") from error
+
+    def _usual(self, settings: GraphSettings) -> Feeding:
+        """How photos are fed where ``settings`` do not say. Raises `GraphError`."""
+        usual = _usual_feeding(self.data)
+        if usual is None and None in (settings.input_mean, settings.input_std):
+            raise GraphError(
+                f"the graph {shown(self.path)} shifts and scales each colour otherwise, which is "
+                "not done here; name what to do with all with --input_mean and --input_std"
+            )
+        return usual or Feeding()
 
 
 class Runner:
@@ -116,6 +126,11 @@ class Runner:
         source = _one_of(inputs, settings.input_layer, "--input_layer")
         output = _one_of(outputs, settings.output_layer, "--output_layer")
         shape = [int(x) for x in source["shape"]]
+        if source["dtype"] in (np.uint8, np.int8):
+            raise GraphError(
+                f"the input {_shown(source)} is {np.dtype(source['dtype'])}, and only models that "
+                "are fed float32 are run; convert it again with inputs and outputs of float32"
+            )
         if len(inputs) != 1 or source["dtype"] != np.float32 or len(shape) != 4:
             raise wrong_input(f"{np.dtype(source['dtype'])} {tuple(shape)}", _shown(source))
         if output["dtype"] != np.float32:
@@ -218,15 +233,20 @@ def _is_plain(info: zipfile.ZipInfo) -> bool:
     return info.compress_type == zipfile.ZIP_STORED
 
 
-def _usual_feeding(data: bytes) -> Feeding:
-    """How the metadata of the model says that photos are fed; else as is usual."""
+def _usual_feeding(data: bytes) -> Feeding | None:
+    """How the metadata of the model says that photos are fed, else as is usual.
+
+    None where each colour is fed otherwise.
+    """
     try:
         model = Flatbuffer(data).root(_MODEL)
         buffer_of = {entry["name"].decode(): entry["buffer"] for entry in model["metadata"]}
         packed = model["buffers"][buffer_of[METADATA_NAME]]["data"]
         metadata = Flatbuffer(packed.tobytes()).root(_METADATA)
         (unit,) = metadata["graphs"][0]["inputs"][0]["units"]
-        (mean,), (std,) = unit["options"]["mean"], unit["options"]["std"]
-    except (GraphError, LookupError, ValueError):  # none, or for several colours
+        means, stds = (set(map(float, unit["options"][name])) for name in ("mean", "std"))
+    except (GraphError, LookupError, ValueError):  # there is none
         return Feeding()
-    return Feeding(mean=float(mean), std=float(std))
+    if (len(means), len(stds)) != (1, 1):
+        return None
+    return Feeding(mean=means.pop(), std=stds.pop())

@@ -131,10 +131,16 @@ class Trusted(FrozenGraph):
 
     def start(self, settings: GraphSettings) -> "Signature":  # type: ignore[override]
         """Load it. Raises `GraphError`."""
+        folder, name = os.path.split(os.path.abspath(self._path))
+        if name != graph_spec.SAVED_MODEL_FILE:  # another one may lie beside it
+            raise GraphError(
+                f"the SavedModel {shown(self._path)} is loaded as {graph_spec.SAVED_MODEL_FILE} of "
+                "a folder of its own; name it so, and give --graph the folder"
+            )
         tf = import_tensorflow()
         self._taken()
         try:
-            loaded = tf.saved_model.load(os.path.dirname(os.path.abspath(self._path)))
+            loaded = tf.saved_model.load(folder)
             return Signature(loaded, settings)
         except (GraphError, MemoryError):
             raise

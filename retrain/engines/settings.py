@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from bottlenecks.settings import Settings, flag, require
 from retrain.export.settings import ExportSettings
 
+USUAL_LABELS = ExportSettings.output_labels
 MAX_SIDE = 4096  # pixels of a photo that is fed to a graph
 
 
@@ -19,7 +20,11 @@ class GraphSettings(Settings):
     graph: str = flag(
         ExportSettings.output_graph, "what retrain wrote, of any format", metavar="FILE"
     )
-    labels: str = flag(ExportSettings.output_labels, "its labels, one a line", metavar="FILE")
+    labels: str | None = flag(
+        None,
+        f"its labels, one a line (default: those in the graph, else {USUAL_LABELS})",
+        metavar="FILE",
+    )
     input_layer: str | None = flag(
         None, "the graph's input (default: Mul, Placeholder or input)", metavar="NAME"
     )
@@ -52,7 +57,8 @@ class GraphSettings(Settings):
 
     @property
     def inputs(self) -> dict[str, str]:
-        return super().inputs | {"graph": self.graph, "labels": self.labels}
+        labels = {} if self.labels is None else {"labels": self.labels}
+        return super().inputs | {"graph": self.graph} | labels
 
     @property
     def of_the_graph(self) -> dict[str, Any]:

@@ -18,8 +18,8 @@ tf: Any = import_tensorflow()
 GraphDef = tf.compat.v1.GraphDef
 
 
-def engine(graph: Path, labels: Path | str = GraphSettings.labels) -> Engine:
-    return Engine(GraphSettings(graph=str(graph), labels=str(labels)))
+def engine(graph: Path, labels: Path | str | None = None) -> Engine:
+    return Engine(GraphSettings(graph=str(graph), labels=None if labels is None else str(labels)))
 
 
 @pytest.fixture(scope="module")

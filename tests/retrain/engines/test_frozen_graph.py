@@ -23,8 +23,8 @@ from tests.conftest import COLOURS, Trained, photo
 from tests.standin import StandIn
 
 
-def engine(graph: Path, labels: Path | str = GraphSettings.labels) -> Engine:
-    return Engine(GraphSettings(graph=str(graph), labels=str(labels)))
+def engine(graph: Path, labels: Path | str | None = None) -> Engine:
+    return Engine(GraphSettings(graph=str(graph), labels=None if labels is None else str(labels)))
 
 
 def write_labels(folder: Path, data: bytes) -> Path:
