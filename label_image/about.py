@@ -14,8 +14,19 @@ from retrain.engines.formats import format_of, read
 MAX_LETTERS = 2**20  # of the JSON; retrain writes one or two thousand
 MAX_DEPTH = 20  # retrain writes 2
 _MOST_ROWS, _MOST_LABELS, _MOST_LETTERS = 200, 100, 300  # that are shown
+_TEST = "test accuracy"
 _WIDEST = 30  # letters of a column of names
-_FIRST = ("program", "date", "network", "fingerprint", "images", "test", "fine_tuned_from", "flags")
+_FIRST = (
+    "program",
+    "date",
+    "network",
+    "fingerprint",
+    "images",
+    "test",
+    "quantised",
+    "fine_tuned_from",
+    "flags",
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,11 @@ def _rows(about: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """The names and values of all that is in ``about``, those that are known first."""
     names = [*(name for name in _FIRST if name in about), *sorted(set(about) - set(_FIRST))]
     rows = [row for name in names for row in _of(name, about[name])]
+    if about.get("quantised", "none") != "none":
+        rows = [
+            (name, f"{value}, before it was quantised") if name == _TEST else (name, value)
+            for name, value in rows
+        ]
     more = len(rows) - _MOST_ROWS
     return [*rows[:_MOST_ROWS], *([("...", f"and {more} more")] if more > 0 else [])]
 
@@ -98,7 +114,7 @@ def _of(name: str, value: Any) -> Iterator[tuple[str, Any]]:
             "images": images,
         }:
             interval = f"95 % interval {_percent(low)} to {_percent(high)}"
-            yield "test accuracy", f"{_percent(accuracy)} ({interval}, {images} images)"
+            yield _TEST, f"{_percent(accuracy)} ({interval}, {images} images)"
         case "images", {"training": training, "validation": validation, "testing": testing}:
             yield name, f"{training} training, {validation} validation, {testing} testing"
         case "test" | "fine_tuned_from", None:

@@ -86,7 +86,8 @@ class Sheet:
         return text.encode("utf-8", "backslashreplace")
 
     def _png(self, side: int) -> bytes:
-        return cards(self._title, list(self._cards(side)), side)
+        folder = f" in {self._folder}" if self._folder else ""
+        return cards(self._title + folder, list(self._cards(side)), side)
 
     def _cards(self, side: int) -> Iterator[Card]:
         """A card for each photo, in order; its picture is read again."""

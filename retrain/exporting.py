@@ -1,12 +1,14 @@
 """What was trained -> files, in all formats that are asked for."""
 
 import functools
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
 from bottlenecks import atomic
+from bottlenecks.errors import RetrainError
 from bottlenecks.network.inception import NetworkExtractor
 from retrain.config import Config
 from retrain.data.dataset import Dataset
@@ -17,6 +19,8 @@ from retrain.export.formats import wanted
 from retrain.learning import Learned
 from retrain.report.results import TrainingResult
 from retrain.training.fitting import Trainable
+
+log = logging.getLogger(__name__)
 
 
 def classifier_of(
@@ -56,11 +60,20 @@ def export_others(
 ) -> None:
     """Write the other formats that are asked for; each's name and path are told before.
 
-    Raises ``OSError``, `UsageError`, `ImageFolderError`.
+    One that cannot be written does not keep the others from it. Raises ``OSError`` or
+    `RetrainError` of the last such one, and logs those before it.
     """
+    failed: OSError | RetrainError | None = None
     for exporter in wanted(config)[1:]:
-        on_format(exporter.NAME, exporter.path_of(config))
-        exporter.write(classifier, config)
+        on_format(exporter.NAME, exporter.path_of(config) or "")
+        try:
+            exporter.write(classifier, config)
+        except (OSError, RetrainError) as error:
+            if failed is not None:
+                log.warning("%s", failed)
+            failed = error
+    if failed is not None:
+        raise failed
 
 
 class Intermediates:
@@ -106,7 +119,7 @@ def _about(
         images=images,
         test=test,
         fine_tuned_from=fine_tuned_from,
-        flags=flags_of(config),
+        flags={name: value for name, value in flags_of(config).items() if name != "quantize"},
         step=step,
     )
 

@@ -110,7 +110,7 @@ def plan_text(config: Config, plan: Plan) -> str:
     if config.cut is not None:
         steps += f", {config.fine_tune_epochs} epochs of fine-tuning behind {config.cut} "
         steps += f"({_tuning_takes(plan)})"
-    paths = [shown(exporter.path_of(config)) for exporter in wanted(config)]
+    paths = [shown(exporter.path_of(config) or "") for exporter in wanted(config)]
     written = f"{', '.join(paths)} and {shown(config.output_labels)}"
     lines.append(f"{steps}, then {written}.")
     return "\n".join([*lines, "Nothing was computed or written."])

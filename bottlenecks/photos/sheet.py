@@ -90,7 +90,7 @@ def cards(title: str, cards: Sequence[Card], side: int) -> bytes:
         _frame(page, draw, (x, y, side, frame), card)
         _bars(draw, (x + _INSET, y + frame + _INSET), side - 2 * _INSET, card.bars)
         below = y + frame + 2 * _INSET + len(card.bars) * _BAR
-        _write(draw, (x + _INSET, below), card.caption, side - 2 * _INSET, ink=_SOFT, end=True)
+        _write(draw, (x + _INSET, below), card.caption, side - 2 * _INSET, ink=_SOFT, both=True)
     return _png(page, CARDS_MARKER)
 
 
@@ -140,16 +140,19 @@ def _write(
     width: int,
     size: int = _FONT_SIZE,
     ink: str = _INK,
-    end: bool = False,
+    both: bool = False,
 ) -> None:
-    """One line of ``text`` at ``place``, cut to ``width`` pixels: the start of it, or the end."""
+    """One line of ``text`` at ``place``, cut to ``width`` pixels: its end, or if ``both`` are kept its middle."""
     line = shown(text)
     font = font_for(line, size)
     if len(line) > width or font.getlength(line) > width:
-        line = line[-width:] if end else line[:width]
-        while line and font.getlength(line + "...") > width:
-            line = line[1:] if end else line[:-1]
-        line = f"...{line}" if end else f"{line}..."
+        start, rest = (line[: width // 2], line[-width:]) if both else (line[:width], "")
+        while start and font.getlength(f"{start}...{rest}") > width:
+            if len(rest) > len(start):
+                rest = rest[1:]
+            else:
+                start = start[:-1]
+        line = f"{start}...{rest}"
     draw.text(place, line, ink, font)
 
 

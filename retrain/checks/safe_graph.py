@@ -100,14 +100,16 @@ def _check_constants(constants: Sequence[Any]) -> None:
         tensor = attribute.tensor
         sizes = [dimension.size for dimension in tensor.tensor_shape.dim]
         dtype = types.get(tensor.dtype)
-        elements = math.prod(sizes)
+        # Of millions of sizes the product alone would take minutes.
+        is_shape = len(sizes) <= MAX_RANK and min(sizes, default=0) >= 0
+        elements = math.prod(sizes) if is_shape else 0
         content = len(tensor.tensor_content)
         problem = ""
         if attribute.WhichOneof("value") != "tensor":
             problem = "has no value"
         elif dtype is None or node.attr["dtype"].type != tensor.dtype:
             problem = "has a type that no image classifier needs"
-        elif tensor.tensor_shape.unknown_rank or min(sizes, default=0) < 0 or len(sizes) > MAX_RANK:
+        elif tensor.tensor_shape.unknown_rank or not is_shape:
             problem = "has a shape that no value has"
         elif content and content != elements * dtype.size:
             problem = f"has another number of bytes than its shape, {sizes}, takes"

@@ -184,10 +184,12 @@ class _Checked:
         size = _TYPES.get(tensor.get("type", FLOAT32))
         name = shown(tensor.get("name", b"").decode("utf-8", "replace")[:100])
         buffer = tensor.get("buffer", 0)
+        if len(shape) > MAX_RANK or min(shape, default=0) < 0:  # before it is multiplied or shown
+            raise UnsafeGraphError(f"has a tensor of a shape that no value has ({name})")
         elements = math.prod(shape)
         if size is None:
             raise UnsafeGraphError(f"has a tensor of a type that no classifier needs ({name})")
-        if len(shape) > MAX_RANK or min(shape, default=0) < 0 or elements > MAX_CONSTANT_ELEMENTS:
+        if elements > MAX_CONSTANT_ELEMENTS:
             raise UnsafeGraphError(f"has a tensor of {shape} numbers ({name}); not loading it")
         if signature and (len(signature) != len(shape) or min(signature) < -1):
             raise _broken(f"the shapes of its tensor {name} are two")
@@ -216,6 +218,8 @@ class _Checked:
         if name in SAME_SHAPE and self._shape(inputs[0]) != self._shape(outputs[0]):
             raise _broken(f"its {name} has another shape than what goes in")
         _check_options(name, _OPTIONS[kind], operation.get("options", {}))
+        if name == "DIV" and self._tensors[outputs[0]].get("type", FLOAT32) != FLOAT32:
+            raise UnsafeGraphError("divides whole numbers, which no classifier needs")
         if name == "PAD":
             self._check_margins(inputs[1])
 

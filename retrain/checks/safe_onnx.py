@@ -1,10 +1,11 @@
-"""Refuse an ONNX model that could do harm, or that ONNX Runtime would take minutes or die over.
+"""Refuse an ONNX model that could do harm, or that ONNX Runtime would die over.
 
+How long a model takes is not looked at: one may have as many multiplications as its maker likes.
 As `retrain.checks.safe_graph` does with TensorFlow's graphs, and within the same limits.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bottlenecks.errors import GraphError, UnsafeGraphError, shown
@@ -16,6 +17,7 @@ from retrain.checks.safe_graph import (
     MAX_RANK,
 )
 
+_FLOATS = (1, 10, 11, 16)  # FLOAT FLOAT16 DOUBLE BFLOAT16 of onnx.TensorProto
 # Numbers that operations give, for one photo. InceptionV3 has 1.4 million in its largest value and
 # 24 million in all; the largest networks of other programs some ten times that.
 MAX_VALUE_ELEMENTS = 2**25
@@ -99,6 +101,7 @@ def check_values(model: Any, source: str, shape: Sequence[int]) -> None:
         raise GraphError(f"does not fit together: {one_line(error)}") from error
     infos = (*found.graph.value_info, *found.graph.output)
     elements = {info.name: _elements(info.type.tensor_type) for info in infos}
+    _check_division(model, {info.name: info.type.tensor_type.elem_type for info in infos})
     names = [name for node in model.graph.node for name in node.output if name]
     sizes = [elements.get(name, -1) for name in names]
     photos = max(1, shape[0])
@@ -116,6 +119,19 @@ def check_values(model: Any, source: str, shape: Sequence[int]) -> None:
         raise UnsafeGraphError(
             f"computes {sum(sizes)} numbers; at most {MAX_VALUES_ELEMENTS} for a photo are computed"
         )
+
+
+def _check_division(model: Any, types: Mapping[str, int]) -> None:
+    """Raise `UnsafeGraphError` for a division of whole numbers.
+
+    That of the smallest one by -1 ends the process.
+    """
+    for node in model.graph.node:
+        whole = any(types.get(name) not in _FLOATS for name in node.output)
+        if node.op_type in ("Div", "Mod") and whole:
+            raise UnsafeGraphError(
+                f"divides whole numbers ({shown(node.name[:100])}), which no image classifier needs"
+            )
 
 
 def one_line(error: Exception) -> str:

@@ -52,11 +52,11 @@ class Engine:
         Raises `GraphError` where the graph cannot give them, `UsageError` in a forked child.
         """
         self._process.check("this classifier")
-        mean, std = np.float32(self._feeding.mean), np.float32(self._feeding.std)
-        fed = (pixels.astype(np.float32) - mean) / std
-        if self.fixed_batch is not None:  # fill the last batch up
-            fed = np.resize(fed, (self.fixed_batch, *fed.shape[1:]))
-        scores = self._program(fed)[: len(pixels)]
+        if not len(pixels):
+            return np.empty((0, len(self.labels)), np.float32)
+        size = self.fixed_batch or len(pixels)
+        starts = range(0, len(pixels), size)
+        scores = np.concatenate([self._scores(pixels[i : i + size]) for i in starts])
         if not np.isfinite(scores).all():
             raise GraphError(
                 "the graph gives scores that are not finite; it is broken, or --input_mean and "
@@ -65,12 +65,20 @@ class Engine:
         self._check_classes(scores.shape[1])
         return scores
 
+    def _scores(self, pixels: np.ndarray) -> np.ndarray:
+        """Those of a batch, as the program gives them."""
+        mean, std = np.float32(self._feeding.mean), np.float32(self._feeding.std)
+        fed = (pixels.astype(np.float32) - mean) / std
+        if self.fixed_batch is not None:  # fill the last batch up
+            fed = np.resize(fed, (self.fixed_batch, *fed.shape[1:]))
+        return self._program(fed)[: len(pixels)]
+
     def _check_classes(self, classes: int) -> None:
         if classes != len(self.labels):
             raise GraphError(
                 f"the graph {shown(self._settings.graph)} gives {classes} scores for "
-                f"{len(self.labels)} labels; use the labels file that was written with the graph. "
-                f"Received: {_received(self._settings)}"
+                f"{len(self.labels)} labels; use the labels file that was written with the graph, or "
+                f"name its scores with --output_layer. Received: {_received(self._settings)}"
             )
 
 

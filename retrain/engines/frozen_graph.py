@@ -13,7 +13,7 @@ from bottlenecks.network.tensorflow import import_tensorflow
 from retrain.checks.graph_texts import graph_texts
 from retrain.checks.reading import MAX_LABELS, read_file
 from retrain.checks.safe_graph import MAX_CONSTANT_ELEMENTS, MAX_NODES, check_safe
-from retrain.engines.program import Feeding, feeding_of, wrong_input
+from retrain.engines.program import Feeding, classes_of, feeding_of, wrong_input
 from retrain.engines.settings import GraphSettings
 from retrain.export import graph_spec
 
@@ -90,7 +90,7 @@ class Session:
         shape = tuple(source.shape) if source.shape.rank == 4 else None
         is_mul = source.name == f"{graph_spec.MUL_NODE}:0"
         usual = Feeding(mean=127.5, std=127.5) if is_mul else Feeding()
-        classes = output.shape[-1] if output.shape.rank else None
+        classes = classes_of(output.shape) if output.shape.rank else None
         self.feeding = feeding_of(settings, shape, classes, usual)
         session = tf.compat.v1.Session(graph=graph)
         initialise(session)

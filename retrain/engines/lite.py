@@ -15,10 +15,10 @@ from bottlenecks import machine
 from bottlenecks.errors import GraphError, shown
 from bottlenecks.network.tensorflow import logged_lines_dropped
 from retrain.checks.flat import Choice, Flatbuffer, Many, Number, Numbers, Skipped, Table, Text
-from retrain.checks.reading import MAX_LABELS_BYTES, read_file
+from retrain.checks.reading import MAX_LABELS_BYTES, labels_in, read_file
 from retrain.checks.safe_graph import MAX_CONSTANT_ELEMENTS
 from retrain.checks.safe_lite import check_safe
-from retrain.engines.program import Feeding, feeding_of, wrong_input
+from retrain.engines.program import Feeding, classes_of, feeding_of, wrong_input
 from retrain.engines.settings import GraphSettings
 from retrain.export.lite_metadata import ABOUT_FILE, HASH_FILE, LABELS_FILE, METADATA_NAME
 
@@ -45,9 +45,13 @@ _GRAPH: Table = {
     **{"name": Skipped(), "about": Skipped(), "inputs": Many(_TENSOR), "outputs": Skipped()},
     "files": Skipped(),
 }
+_FILE: Table = {
+    **{"name": Text(), "about": Skipped(), "kind": Skipped(), "locale": Skipped()},
+    "version": Skipped(),
+}
 _METADATA: Table = {
     **{"name": Skipped(), "about": Skipped(), "version": Skipped(), "graphs": Many(_GRAPH)},
-    **{"author": Skipped(), "license": Skipped(), "files": Skipped(), "parser": Skipped()},
+    **{"author": Skipped(), "license": Skipped(), "files": Many(_FILE), "parser": Skipped()},
 }
 
 
@@ -67,6 +71,11 @@ def read(path: str | os.PathLike[str], any_graph: bool = False) -> "LiteModel":
         files = _files(data)
         if not any_graph:
             check_safe(data)
+        if not files and ABOUT_FILE in _named_files(data):
+            raise GraphError(
+                "is damaged: its labels and what made it are no longer whole behind it; write it "
+                "again"
+            )
     except GraphError as error:
         raise type(error)(f"the graph {shown(path)} {error}") from error
     return LiteModel(path, data, files)
@@ -82,7 +91,7 @@ class LiteModel:
 
     @property
     def labels(self) -> list[str]:
-        return self._text(LABELS_FILE).removesuffix("\n").split("\n") if self.files else []
+        return labels_in(self.files.get(LABELS_FILE, b""), self.path)
 
     @property
     def about(self) -> str:
@@ -140,7 +149,7 @@ class Runner:
             )
         self._rows = shape[0]  # at once
         varies = source["shape_signature"][0] == -1 or self._rows == 1
-        classes = int(output["shape"][-1]) if len(output["shape"]) else None
+        classes = classes_of(output["shape"].tolist()) if len(output["shape"]) else None
         self.feeding = feeding_of(
             settings, [None if varies else self._rows, *shape[1:]], classes, usual
         )
@@ -233,19 +242,33 @@ def _is_plain(info: zipfile.ZipInfo) -> bool:
     return info.compress_type == zipfile.ZIP_STORED
 
 
+def _metadata(data: bytes) -> Mapping[str, Any]:
+    """The metadata in a model; nothing where there are none that can be read."""
+    try:
+        model = Flatbuffer(data).root(_MODEL)
+        buffer_of = {entry["name"].decode(): entry["buffer"] for entry in model["metadata"]}
+        packed = model["buffers"][buffer_of[METADATA_NAME]]["data"]
+        found: Mapping[str, Any] = Flatbuffer(packed.tobytes()).root(_METADATA)
+    except (GraphError, LookupError, ValueError):
+        return {}
+    return found
+
+
+def _named_files(data: bytes) -> list[str]:
+    """The files that the metadata say to be behind the model as a whole."""
+    files = _metadata(data).get("files", ())
+    return [file.get("name", b"").decode("utf-8", "replace") for file in files]
+
+
 def _usual_feeding(data: bytes) -> Feeding | None:
     """How the metadata of the model says that photos are fed, else as is usual.
 
     None where each colour is fed otherwise.
     """
     try:
-        model = Flatbuffer(data).root(_MODEL)
-        buffer_of = {entry["name"].decode(): entry["buffer"] for entry in model["metadata"]}
-        packed = model["buffers"][buffer_of[METADATA_NAME]]["data"]
-        metadata = Flatbuffer(packed.tobytes()).root(_METADATA)
-        (unit,) = metadata["graphs"][0]["inputs"][0]["units"]
+        (unit,) = _metadata(data)["graphs"][0]["inputs"][0]["units"]
         means, stds = (set(map(float, unit["options"][name])) for name in ("mean", "std"))
-    except (GraphError, LookupError, ValueError):  # there is none
+    except (LookupError, ValueError):  # there is none
         return Feeding()
     if (len(means), len(stds)) != (1, 1):
         return None

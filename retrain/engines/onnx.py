@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import itertools
-import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,10 +13,10 @@ import numpy as np
 
 from bottlenecks import machine
 from bottlenecks.errors import GraphError, shown
-from retrain.checks.reading import read_file
+from retrain.checks.reading import labels_in, read_file
 from retrain.checks.safe_graph import MAX_CONSTANT_ELEMENTS
 from retrain.checks.safe_onnx import check_safe, check_values, check_whole, one_line
-from retrain.engines.program import Feeding, feeding_of
+from retrain.engines.program import Feeding, classes_of, feeding_of
 from retrain.engines.settings import GraphSettings
 from retrain.export import graph_spec
 
@@ -73,8 +72,7 @@ class Model:
 
     @property
     def labels(self) -> list[str]:
-        text = self._metadata(graph_spec.LABELS_NODE)
-        return text.split("\n") if text else []
+        return labels_in(self._metadata(graph_spec.LABELS_NODE).encode(), self.path)
 
     @property
     def about(self) -> str:
@@ -149,7 +147,7 @@ class Session:
                 f"the output {shown(output.name)} is {output.type}, expected float32 scores; name "
                 "another with --output_layer"
             )
-        self.feeding = dataclasses.replace(feeding, classes=_classes(output.shape))
+        self.feeding = dataclasses.replace(feeding, classes=classes_of(output.shape))
 
     def __call__(self, fed: np.ndarray) -> np.ndarray:
         if self._channels_first:
@@ -242,13 +240,6 @@ def _no_tensor(wanted: Sequence[str], there: Iterable[str], flag: str) -> GraphE
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(shown(name[:100]) for name in itertools.islice(names, 5)) or "none"
-
-
-def _classes(shape: Sequence[int | str | None]) -> int | None:
-    """The scores of a photo, of an output of ``shape``; None where it says no number."""
-    sizes = shape[1:] if len(shape) > 1 else shape
-    known = [size for size in sizes if isinstance(size, int)]
-    return math.prod(known) if known and len(known) == len(sizes) else None
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 A format is a module with the three names of `Format`; `retrain.engines.formats` lists them all.
 """
 
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -71,19 +73,23 @@ class Format(Protocol):
     def NAME(self) -> str:  # noqa: N802
         """What the format is called."""
 
-    @property
-    def fits(self) -> Any:
-        """``fits(path, start)``: whether a file is in this format.
+    def fits(self, path: str | os.PathLike[str], start: bytes | None) -> bool:
+        """Whether a file is in this format.
 
         ``start`` are its first `START_BYTES`; None where ``path`` is a folder.
         """
 
-    @property
-    def read(self) -> Any:
-        """``read(path, any_graph) -> Contents``, checked here or when started unless ``any_graph``.
+    def read(self, path: str | os.PathLike[str], any_graph: bool = False) -> Contents:
+        """What is in the file, checked here or when started unless ``any_graph``.
 
         Raises `GraphError`, `UnsafeGraphError`.
         """
+
+
+def classes_of(shape: Sequence[Any]) -> int | None:
+    """How many scores of a photo an output of ``shape`` (n, ...) has; None if that is unknown."""
+    sizes = list(shape)[1:] or list(shape)
+    return math.prod(sizes) if all(isinstance(size, int) and size > 0 for size in sizes) else None
 
 
 def feeding_of(

@@ -18,7 +18,7 @@ from bottlenecks.network.tensorflow import import_tensorflow, new_saved_model
 from retrain.checks.reading import read_file
 from retrain.checks.safe_graph import check_safe
 from retrain.engines.frozen_graph import MAX_GRAPH_BYTES, FrozenGraph, Session, why
-from retrain.engines.program import Feeding, feeding_of, wrong_input
+from retrain.engines.program import Feeding, classes_of, feeding_of, wrong_input
 from retrain.engines.settings import GraphSettings
 from retrain.export import graph_spec
 
@@ -132,10 +132,10 @@ class Trusted(FrozenGraph):
     def start(self, settings: GraphSettings) -> "Signature":  # type: ignore[override]
         """Load it. Raises `GraphError`."""
         folder, name = os.path.split(os.path.abspath(self._path))
-        if name != graph_spec.SAVED_MODEL_FILE:  # another one may lie beside it
+        if name != graph_spec.SAVED_MODEL_FILE or _has_another(folder):
             raise GraphError(
-                f"the SavedModel {shown(self._path)} is loaded as {graph_spec.SAVED_MODEL_FILE} of "
-                "a folder of its own; name it so, and give --graph the folder"
+                f"TensorFlow would load another SavedModel than {shown(self._path)}; put it into a "
+                f"folder of its own as {graph_spec.SAVED_MODEL_FILE}, and name the folder"
             )
         tf = import_tensorflow()
         self._taken()
@@ -165,7 +165,7 @@ class Signature:
         self.feeding: Feeding = feeding_of(
             settings,
             tuple(source.shape) if source.shape.rank else None,
-            shape[-1] if shape.rank else None,
+            classes_of(shape) if shape.rank else None,
         )
 
     def __call__(self, fed: np.ndarray) -> np.ndarray:
@@ -175,6 +175,11 @@ class Signature:
             return np.asarray(outputs[self._output], np.float32).reshape(len(fed), -1)
         except (tf.errors.OpError, ValueError) as error:
             raise GraphError(f"the SavedModel cannot be run: {why(error)}") from error
+
+
+def _has_another(folder: str) -> bool:
+    """Whether one in chunks lies in ``folder`` too, which TensorFlow prefers."""
+    return os.path.lexists(os.path.join(folder, "saved_model.cpb"))
 
 
 def _only(tensors: Any, name: str | None, what: str) -> str:

@@ -13,7 +13,7 @@ from bottlenecks.errors import UsageError, shown
 from bottlenecks.settings import Settings
 
 _DATE = "%Y-%m-%dT%H:%M:%SZ"
-_LAST = 253402300799  # seconds: the end of the year 9999
+_LAST, _DIGITS = 253402300799, 12  # seconds: the end of the year 9999
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class About:
     the accuracy on the test images, in [0, 1], with its 95 % interval and their number, or is None.
     ``flags`` are those that are not at their defaults, but for paths, which say where something
     lies on one machine and not what it is. ``step`` is the step of the head's training.
+    ``quantised`` is how its numbers were rounded, after the test, or "none".
     """
 
     date: str
@@ -35,6 +36,7 @@ class About:
     fine_tuned_from: str | None
     flags: Mapping[str, Any]
     step: int | None = None
+    quantised: str = "none"
     program: str = f"retrain {__version__}"
 
     @property
@@ -52,7 +54,8 @@ def date_of_today() -> str:
     given = os.environ.get("SOURCE_DATE_EPOCH", "")
     if not given:
         return time.strftime(_DATE, time.gmtime())
-    if not (given.isascii() and given.isdecimal() and int(given) <= _LAST):
+    is_number = given.isascii() and given.isdecimal() and len(given) <= _DIGITS
+    if not (is_number and int(given) <= _LAST):
         raise UsageError(
             "SOURCE_DATE_EPOCH must be seconds since 1970, a whole number; set it so, or unset it. "
             f"Received: {shown(given[:100])}"

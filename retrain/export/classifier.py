@@ -6,12 +6,13 @@ A new format is such a module, and a line in `retrain.export.formats`.
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from retrain.export.about import About
 from retrain.export.graph import graph_bytes
+from retrain.export.settings import ExportSettings
 from retrain.training.head import Head
 
 
@@ -50,20 +51,17 @@ class Exporter(Protocol):
     def NAME(self) -> str:  # noqa: N802
         """What the format is called."""
 
-    @property
-    def path_of(self) -> Any:
-        """``path_of(settings)``: where the flags, `ExportSettings`, want it; None for nowhere."""
+    def path_of(self, settings: ExportSettings) -> str | None:
+        """Where the flags want it; None for nowhere."""
 
-    @property
-    def check(self) -> Any:
-        """``check(settings)``: raise `UsageError` where it could not be made, before anything is.
+    def check(self, settings: ExportSettings) -> None:
+        """Raise `UsageError` where it could not be made, before anything is.
 
         A package that it needs and that is missing, for example.
         """
 
-    @property
-    def write(self) -> Any:
-        """``write(classifier, settings)``: write a `TrainedClassifier`, whole or not at all.
+    def write(self, classifier: TrainedClassifier, settings: ExportSettings) -> None:
+        """Write it, whole or not at all.
 
-        Raises ``OSError``, `UsageError`.
+        Raises ``OSError``, `UsageError`, `ImageFolderError`.
         """

@@ -1,5 +1,6 @@
 """A classifier -> a LiteRT (TensorFlow Lite) file, of 32, 16 or 8 bits, with its labels inside."""
 
+import dataclasses
 import importlib.util
 import itertools
 import warnings
@@ -41,10 +42,11 @@ def write(classifier: TrainedClassifier, settings: ExportSettings) -> None:
     assert settings.output_tflite is not None
     converted = convert(classifier, settings.quantize)
     model = _with_metadata(converted, classifier.about.program)
+    about = dataclasses.replace(classifier.about, quantised=settings.quantize)
     atomic.make_parents(settings.output_tflite)
     atomic.write_bytes(
         settings.output_tflite,
-        lite_metadata.with_files(model, classifier.labels, classifier.about.json),
+        lite_metadata.with_files(model, classifier.labels, about.json),
     )
 
 

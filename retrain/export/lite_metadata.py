@@ -26,15 +26,19 @@ _RGB = 1  # of ColorSpaceType
 _IMAGE, _NORMALIZATION = 2, 1  # of ContentProperties, of ProcessUnitOptions
 
 
-def metadata(size: tuple[int, int], mean: float, std: float, made_by: str) -> bytes:
+def metadata(
+    size: tuple[int, int], mean: float | Sequence[float], std: float, made_by: str
+) -> bytes:
     """The flatbuffer for photos in RGB of ``size`` (height, width), fed ``(pixel - mean) / std``.
 
+    ``mean`` may be one of each colour.
     Tables are tuples of their fields, in the order of the schema.
     """
     height, width = size
     image = (_Number("Uint8", _RGB), (_Number("Uint32", width), _Number("Uint32", height)))
     normalisation = (_floats(mean), _floats(std))
-    range_ = (_floats((255 - mean) / std), _floats(-mean / std))
+    means = np.atleast_1d(mean)
+    range_ = (_floats((255 - means) / std), _floats(-means / std))
     labels = (LABELS_FILE, "The labels, in the order of the scores", _kind(_TENSOR_AXIS_LABELS))
     about = (ABOUT_FILE, "What made the classifier", _kind(_DESCRIPTIONS))
     fed = (
@@ -80,9 +84,9 @@ def _kind(number: int) -> _Number:
     return _Number("Uint8", number)
 
 
-def _floats(value: float) -> np.ndarray:
-    """One for all channels."""
-    return np.array([value], np.float32)
+def _floats(value: Any) -> np.ndarray:
+    """One for all channels, or one for each."""
+    return np.array(value, np.float32, ndmin=1)
 
 
 def _flatbuffer(table: tuple[Any, ...], identifier: bytes) -> bytes:

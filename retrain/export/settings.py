@@ -69,7 +69,6 @@ class ExportSettings(Settings):
             raise UsageError(
                 f"--quantize {self.quantize} is for --output_tflite; add that, or leave it out"
             )
-
         every, folder = self.intermediate_store_frequency, self.intermediate_output_graphs_dir
         require(every >= 0, "intermediate_store_frequency", "at least 0", every)
         if bool(every) != (folder is not None):
@@ -77,6 +76,20 @@ class ExportSettings(Settings):
                 "--intermediate_output_graphs_dir and --intermediate_store_frequency (1 or more) "
                 f"go together. Received: {shown(str(folder))} and {every}"
             )
+        self._check_intermediates()
+
+    def _check_intermediates(self) -> None:
+        """No other output may be called as an intermediate graph beside it."""
+        folder = self.intermediate_output_graphs_dir
+        if folder is None:
+            return
+        for output in self.outputs:
+            parent, name = os.path.split(os.path.realpath(output.path))
+            if parent == os.path.realpath(folder) and re.fullmatch(r"intermediate_\d+\.pb", name):
+                raise UsageError(
+                    f"--{output.flag} {shown(output.path)} is called as one of the graphs in "
+                    "--intermediate_output_graphs_dir; choose another name"
+                )
 
     @property
     def outputs(self) -> list[Output]:

@@ -331,3 +331,7 @@ def test_importing_the_classifier_imports_neither_h5py_nor_scikit_learn() -> Non
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout == "['label_image.classifier']\n", result.stderr
+
+
+def test_no_pixels_have_no_scores(classifier: Classifier) -> None:
+    assert classifier.scores(np.empty((0, 299, 299, 3), np.uint8)).shape == (0, len(COLOURS))

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bottlenecks.errors import OutputError
+from bottlenecks.errors import OutputError, UsageError
 from retrain import cli
+from retrain.config import Config
 from retrain.engines.engine import Engine
 from retrain.engines.frozen_graph import read
 from retrain.engines.settings import GraphSettings
-from retrain.export import saved_model
+from retrain.export import onnx, saved_model
 from retrain.training.fitting import Trainable, fit_head
 from tests.conftest import COLOURS, Call, network_of, train_colours
 from tests.standin import StandIn
@@ -93,3 +94,30 @@ def test_a_format_that_cannot_be_written_costs_no_figures(
     assert (made.returncode, made.stderr) == (2, "error: no room\n")
     assert "Final test accuracy" in made.stdout
     assert f"\nWriting SavedModel to {tmp_path / 'saved'}.\n" in made.stdout
+
+
+def test_a_format_that_cannot_be_written_does_not_keep_the_others_from_it(
+    call: Call, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    def fail(*_: object) -> None:
+        raise OutputError("no room")
+
+    monkeypatch.setattr(saved_model, "write", fail)
+    monkeypatch.setattr(onnx, "check", lambda _: None)
+    monkeypatch.setattr(onnx, "write", lambda _, settings: written.append(settings.output_onnx))
+    flags = ("--saved_model_dir", tmp_path / "saved", "--output_onnx", "a.onnx")
+    steps = ("--how_many_training_steps", "20", "--report_dir", tmp_path / "report")
+    made = call(cli.main, "--image_dir", dataset, *steps, *flags, extractor=StandIn())
+    assert (made.returncode, made.stderr) == (2, "error: no room\n")
+    assert written == ["a.onnx"]
+    assert (tmp_path / "report" / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", ["output_graph", "output_labels"])
+def test_no_output_is_called_as_an_intermediate_graph(name: str) -> None:
+    folder = {"intermediate_output_graphs_dir": "graphs", "intermediate_store_frequency": 2}
+    with pytest.raises(UsageError, match=f"--{name} .*intermediate_2.pb is called as one"):
+        Config(image_dir="Dataset", **{name: "graphs/intermediate_2.pb"}, **folder)  # type: ignore[arg-type]
+    assert Config(image_dir="Dataset", **{name: "graphs/other.pb"}, **folder)  # type: ignore[arg-type]

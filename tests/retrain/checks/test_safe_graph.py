@@ -220,3 +220,14 @@ def test_mutated_graphs_work_or_are_one_line(
         except GraphError as error:
             assert str(error).isprintable()
     assert 0 < worked < 75
+
+
+def test_a_shape_of_a_million_sizes_is_refused_at_once(
+    sound: bytes, use: Callable[[bytes], np.ndarray]
+) -> None:
+    graph_def = tf.compat.v1.GraphDef.FromString(sound)
+    shape = value(graph_def).tensor_shape
+    shape.ClearField("dim")
+    shape.dim.extend([type(shape).Dim(size=2**62)] * 10**6)
+    with pytest.raises(GraphError, match="has a shape that no value has"):
+        use(graph_def.SerializeToString())

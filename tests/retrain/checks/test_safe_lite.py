@@ -234,3 +234,12 @@ def test_no_damage_kills_the_process(files: dict[str, Path], tmp_path: Path, qua
     )
     assert result.returncode == 0, (result.returncode, result.stdout, result.stderr)
     assert int(result.stdout.split()[-1]) > 30
+
+
+def test_a_shape_of_a_million_sizes_is_one_short_line_at_once(files: dict[str, Path]) -> None:
+    def endless(model: Any) -> None:
+        model.subgraphs[0].tensors[0].shape = [2**30] * 10**6
+
+    with pytest.raises(GraphError, match="of a shape that no value has") as caught:
+        check_safe(altered(files["none"], endless))
+    assert len(str(caught.value)) < 200

@@ -316,3 +316,15 @@ def test_nodes_that_do_not_fit_together(tmp_path: Path) -> None:
     model.graph.node.append(model.graph.node[-1])
     with pytest.raises(GraphError, match=r"model\.onnx"):
         start(tmp_path, model)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_a_division_of_whole_numbers_which_can_end_the_process(
+    tmp_path: Path, dtype: type[np.integer[Any]]
+) -> None:
+    model = colours(SHAPE)
+    least = constant("least", np.array([np.iinfo(dtype).min], dtype))
+    model.graph.initializer.extend([least, constant("less", np.array([-1], dtype))])
+    model.graph.node.append(node("Div", "least", "less", "huge"))
+    with pytest.raises(UnsafeGraphError, match="divides whole numbers"):
+        start(tmp_path, model)

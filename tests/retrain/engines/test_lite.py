@@ -1,12 +1,15 @@
 """retrain.engines.lite: runs LiteRT files without TensorFlow, refuses what is damaged."""
 
+import dataclasses
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from retrain.checks import safe_lite
 from retrain.engines import formats, lite
 from retrain.engines.engine import Engine
 from retrain.engines.settings import GraphSettings
+from retrain.export import lite_metadata
 from tests.conftest import Call, Run, Trained, assert_one_error_line
 from tests.lite import about, altered, model_of, pixels, with_labels, write_all
 from tests.retrain.checks.test_safe_lite import custom
@@ -48,7 +52,7 @@ def test_scores_are_those_of_the_frozen_graph(
     expected = Engine(GraphSettings(graph=str(trained.graph))).scores(photos)
     found = engine(files[quantize])
     assert found.labels == list(trained.result.labels)
-    assert found.about == about().json
+    assert found.about == dataclasses.replace(about(), quantised=quantize).json
     assert (found.input_size, found.fixed_batch) == ((299, 299), None)
     np.testing.assert_allclose(found.scores(photos), expected, atol=apart)
 
@@ -100,10 +104,43 @@ def test_metadata_of_other_programs_may_be_missing(files: dict[str, Path], tmp_p
     assert (feeding.mean, feeding.std) == (0, 255)
 
 
+def of_another_program(model: bytes) -> bytes:
+    """Its metadata name no file that retrain would have put behind it."""
+    return model.replace(b"about.json", b"model.json")
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data + b"\n"])
+def test_a_file_that_lost_its_labels_is_damaged(
+    files: dict[str, Path], tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    path = saved(tmp_path, change(files["none"].read_bytes()))
+    with pytest.raises(GraphError, match="is damaged: its labels and what made it"):
+        lite.read(path)
+
+
+def put_metadata(model: Any, packed: bytes) -> None:
+    (entry,) = (one for one in model.metadata if one.name == b"TFLITE_METADATA")
+    model.buffers[entry.buffer].data = list(packed)
+
+
+def test_colours_may_be_fed_alike_but_not_otherwise(files: dict[str, Path], tmp_path: Path) -> None:
+    def start(means: list[float], **settings: Any) -> tuple[float, float]:
+        packed = lite_metadata.metadata((299, 299), means, 127.5, "another program")
+        packed = of_another_program(packed)
+        model = altered(files["none"], lambda model: put_metadata(model, packed))
+        feeding = lite.read(saved(tmp_path, model)).start(GraphSettings(**settings)).feeding
+        return feeding.mean, feeding.std
+
+    assert start([127.5, 127.5, 127.5]) == (127.5, 127.5)
+    with pytest.raises(GraphError, match="--input_mean and --input_std"):
+        start([123.0, 117.0, 104.0])
+    assert start([123.0, 117.0, 104.0], input_mean=115, input_std=58) == (115, 58)
+
+
 def test_a_file_of_another_program_needs_its_labels(
     files: dict[str, Path], trained: Trained, tmp_path: Path
 ) -> None:
-    path = saved(tmp_path, model_of(files["none"]))
+    path = saved(tmp_path, of_another_program(model_of(files["none"])))
     found = Classifier(path, trained.labels)
     photo = trained.dataset.testing.images[0]
     (result,) = found.classify(photo.path)
@@ -179,7 +216,7 @@ def test_who_trusts_a_file_has_litert_judge_it(
 def test_custom_operations_are_not_there_for_those_who_trust_them(
     files: dict[str, Path], tmp_path: Path
 ) -> None:
-    path = saved(tmp_path, altered(files["none"], custom))
+    path = saved(tmp_path, of_another_program(altered(files["none"], custom)))
     labels = tmp_path / "labels.txt"
     labels.write_text("a\nb\nc\n")
     with pytest.raises(GraphError, match=r"cannot load the graph .*model\.tflite"):

@@ -342,3 +342,13 @@ def test_a_changed_model_is_an_error_or_works(labels: Path, photos: list[Path]) 
     outcomes = [line.partition(" ")[2] for line in lines]
     assert len(outcomes) == mutations()
     assert {"ran", "refused"} == set(outcomes)
+
+
+def test_more_photos_than_the_model_takes_at_once_have_scores_too(
+    tmp_path: Path, labels: Path
+) -> None:
+    shape = (2, *FIRST[1:])
+    one = Engine(GraphSettings(graph=str(write(tmp_path, colours(shape))), labels=str(labels)))
+    pixels = np.random.default_rng(0).integers(0, 255, (5, *one.input_size, 3), np.uint8)
+    expected = np.concatenate([one.scores(pixels[i : i + 1]) for i in range(5)])
+    np.testing.assert_allclose(one.scores(pixels), expected, atol=1e-6)

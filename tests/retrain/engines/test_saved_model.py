@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -241,3 +242,13 @@ def test_an_evaluation_takes_it(
 ) -> None:
     result = run("retrain", "--evaluate", "--image_dir", small_dataset, "--graph", folder)
     assert "Final test accuracy = 100.0% (N=12)" in result.stdout, result.stderr
+
+
+def test_a_trusted_one_is_the_one_that_was_named(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("saved_model.pb", "mine.pb"):
+        shutil.copy(folder / "saved_model.pb", other / name)
+    settings = GraphSettings(graph=str(other / "mine.pb"), allow_any_graph=True)
+    with pytest.raises(GraphError, match="would load another SavedModel"):
+        Engine(settings)

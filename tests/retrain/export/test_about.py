@@ -46,3 +46,9 @@ def test_equal_ones_have_equal_json_of_all_that_they_are() -> None:
     assert found["network"] == {"weights": "ö"}
     assert (found["images"], found["test"]) == ({"testing": 1, "training": 2}, None)
     assert found["program"].startswith("retrain ")
+
+
+def test_an_endless_source_date_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1" * 5000)
+    with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH must be"):
+        date_of_today()
