@@ -4,7 +4,9 @@ By the rules of `bottlenecks.photos.decode`, as far as TensorFlow's operations c
 
 - JPEG (grey, colour, CMYK), PNG (of 1 to 16 bits; transparency becomes white), GIF (its first
   frame) and BMP are read. WebP, TIFF and HEIC are not, and a BMP with a palette is taken for grey.
-- A JPEG is turned upright by its Exif; an orientation in a PNG, or in XMP, is not looked at.
+- A JPEG is turned upright by its Exif: by the first orientation among the first 1000 entries, if
+  it is a SHORT or LONG. Exif behind 100 segments and stray bytes or more, what a second segment
+  adds to it, and an orientation in XMP or in a PNG are not looked at.
 - What is transparent in a GIF is black.
 - Other images than JPEG of more than 4 megapixels are shrunk in one go, where Pillow takes two.
 - A file is not looked at before it is decoded: only TensorFlow's own limits hold.
@@ -20,9 +22,11 @@ _AT_ONCE = 2  # photos that are decoded side by side; a PNG of 12 megapixels tak
 _JPEG, _PNG, _GIF, _BMP = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM"
 _PNG_BITS = 24  # which byte of a PNG has the bits of a sample
 _SEGMENT, _APP1, _SCAN = 0xFFC0, 0xFFE1, 0xFFDA  # markers: the least that has a length, ...
-_MOST_SEGMENTS = 100  # that the Exif is looked for in
+_FILL = 0xFFFF  # no marker: of a byte that may stand before one any number of times
+_MOST_STEPS = 99  # over segments and stray bytes, to the Exif
 _EXIF, _LITTLE_ENDIAN = b"Exif\0\0", b"II"
-_ENTRY_BYTES, _ORIENTATION_TAG, _SHORT = 12, 0x0112, 3
+_ENTRY_BYTES, _MOST_ENTRIES = 12, 1000
+_ORIENTATION_TAG, _SHORT, _LONG = 0x0112, 3, 4
 
 
 def pixels_of(files: Any) -> Any:
@@ -130,31 +134,34 @@ def _orientation(file: Any) -> Any:
         return tf.logical_and(is_app1, tf.equal(_number(file, at + 4, len(_EXIF)), exif))
 
     def is_before(at: Any) -> Any:
-        marker = _number(file, at, 2)
-        is_segment = tf.logical_and(marker >= _SEGMENT, tf.not_equal(marker, _SCAN))
-        return tf.logical_and(is_segment, tf.logical_not(is_exif(at)))
+        is_scan = tf.equal(_number(file, at, 2), _SCAN)
+        return tf.logical_not(tf.logical_or(is_scan, is_exif(at)))
 
-    def behind(at: Any) -> tuple[Any]:
-        return (at + 2 + _number(file, at + 2, 2),)
+    def behind(at: Any) -> Any:
+        """Stray bytes are passed over one by one, as Pillow and libjpeg do."""
+        marker = _number(file, at, 2)
+        is_segment = tf.logical_and(marker >= _SEGMENT, tf.not_equal(marker, _FILL))
+        return at + tf.where(is_segment, 2 + _number(file, at + 2, 2), 1)
 
     start = tf.constant(2, tf.int64)
-    (at,) = tf.while_loop(is_before, behind, (start,), maximum_iterations=_MOST_SEGMENTS)
-    in_tiff = _orientation_of_tiff(file, at + 4 + len(_EXIF))
+    at = tf.while_loop(is_before, behind, (start,), maximum_iterations=_MOST_STEPS)[0]
+    in_tiff = _orientation_of_tiff(file[: behind(at)], at + 4 + len(_EXIF))
     return tf.where(is_exif(at), in_tiff, tf.zeros_like(in_tiff))
 
 
 def _orientation_of_tiff(file: Any, start: Any) -> Any:
-    """The orientation in the first directory of the TIFF at ``start`` (TIFF 6.0, section 2)."""
+    """The first in the first directory of the TIFF from ``start`` on (TIFF 6.0, section 2)."""
     tf = import_tensorflow()
     little = tf.equal(_number(file, start, 2), int.from_bytes(_LITTLE_ENDIAN, "big"))
     directory = start + _number(file, start + 4, 4, little)
-    entries = directory + 2 + _ENTRY_BYTES * tf.range(_number(file, directory, 2, little))
-    is_it = tf.logical_and(
-        tf.equal(_number(file, entries, 2, little), _ORIENTATION_TAG),
-        tf.equal(_number(file, entries + 2, 2, little), _SHORT),
-    )
-    values = _number(file, entries + 8, 2, little)
-    return tf.reduce_sum(tf.where(is_it, values, tf.zeros_like(values))[:_ENTRY_BYTES])
+    count = tf.minimum(_number(file, directory, 2, little), _MOST_ENTRIES)
+    entries = directory + 2 + _ENTRY_BYTES * tf.range(count)
+    is_it = tf.equal(_number(file, entries, 2, little), _ORIENTATION_TAG)
+    first = tf.boolean_mask(entries, is_it)[:1]
+    kind, at = _number(file, first + 2, 2, little), first + 8
+    short, long = _number(file, at, 2, little), _number(file, at, 4, little)
+    value = tf.where(tf.equal(kind, _SHORT), short, tf.where(tf.equal(kind, _LONG), long, 0))
+    return tf.reduce_sum(value)  # of one or none
 
 
 def _number(file: Any, at: Any, count: int, little_endian: Any = False) -> Any:

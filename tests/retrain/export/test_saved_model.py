@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -82,6 +83,51 @@ def with_exif(orientation: int, endian: str) -> bytes:
     return encoded(halves(), "JPEG", exif=exif, icc_profile=b"x" * 70_000, comment="a comment")
 
 
+ORIENTATION, BYTE, SHORT, LONG = 0x0112, 1, 3, 4
+OTHERS = tuple((tag, SHORT, 1) for tag in range(ORIENTATION - 12, ORIENTATION))
+COMMENT = b"\xff\xfe\x00\x06text"
+
+
+def segment(marker: int, data: bytes) -> bytes:
+    return struct.pack(">HH", marker, 2 + len(data)) + data
+
+
+def with_entries(
+    *entries: tuple[int, int, int], before: bytes = b"", endian: str = "<", missing: int = 0
+) -> bytes:
+    """A JPEG with an Exif of (tag, type, value), and other bytes ``before`` it."""
+    formats = {BYTE: "B3x", SHORT: "H2x", LONG: "I"}
+    directory = struct.pack(f"{endian}H", len(entries) + missing)
+    for tag, kind, value in entries:
+        directory += struct.pack(f"{endian}HHI{formats[kind]}", tag, kind, 1, value)
+    start = {"<": b"II*\0\x08\0\0\0", ">": b"MM\0*\0\0\0\x08"}[endian]
+    exif = segment(0xFFE1, b"Exif\0\0" + start + directory + bytes(4))
+    plain = encoded(halves(), "JPEG")
+    return plain[:2] + before + exif + plain[2:]
+
+
+EXIF = {
+    "13th entry": with_entries(*OTHERS, (ORIENTATION, SHORT, 6)),
+    "13th entry, big-endian": with_entries(*OTHERS, (ORIENTATION, SHORT, 8), endian=">"),
+    "long": with_entries((ORIENTATION, LONG, 6)),
+    "long, big-endian": with_entries((ORIENTATION, LONG, 6), endian=">"),
+    "long of more than two bytes": with_entries((ORIENTATION, LONG, 0x10006)),
+    "byte": with_entries((ORIENTATION, BYTE, 6)),
+    "byte and short": with_entries((ORIENTATION, BYTE, 3), (ORIENTATION, SHORT, 6)),
+    "two": with_entries((ORIENTATION, SHORT, 6), (ORIENTATION, SHORT, 1)),
+    "two, the other way round": with_entries((ORIENTATION, SHORT, 1), (ORIENTATION, SHORT, 6)),
+    "none": with_entries(*OTHERS),
+    "no more than its name": encoded(halves(), "JPEG", exif=b"Exif\0\0"),
+    "fewer entries than it says": with_entries((ORIENTATION, SHORT, 6), missing=60_000),
+    "fill bytes": with_entries((ORIENTATION, SHORT, 6), before=b"\xff\xff\xff"),
+    "stray bytes": with_entries((ORIENTATION, SHORT, 6), before=COMMENT + b"abc\xff\0"),
+    "behind 99 segments": with_entries((ORIENTATION, SHORT, 6), before=99 * COMMENT),
+    "behind XMP and ICC": with_entries(
+        (ORIENTATION, SHORT, 6),
+        before=segment(0xFFE1, b"http://ns.adobe.com/xap/1.0/\0<x/>")
+        + segment(0xFFE2, b"ICC_PROFILE\0\1\1" + b"x" * 60_000),
+    ),
+}
 GREY = np.asarray(halves().convert("L")).astype(np.uint16) * 257
 FILES = {
     **{f"exif {o} {e}": with_exif(o, e) for o in range(1, 9) for e in "<>"},
@@ -96,6 +142,7 @@ FILES = {
         for side in [(500, 560), (900, 1600), (90, 80)]
     },
     "exif broken": encoded(halves(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"),
+    **{f"exif {name}": data for name, data in EXIF.items()},
     "png": encoded(halves(), "PNG"),
     "png grey": encoded(halves().convert("L"), "PNG"),
     "png one bit": encoded(halves().convert("1"), "PNG"),
