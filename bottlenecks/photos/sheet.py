@@ -142,7 +142,10 @@ def _write(
     ink: str = _INK,
     both: bool = False,
 ) -> None:
-    """One line of ``text`` at ``place``, cut to ``width`` pixels: its end, or if ``both`` are kept its middle."""
+    """One line of ``text`` at ``place``, cut to ``width`` pixels at its end.
+
+    Or in its middle, where ``both`` ends are kept.
+    """
     line = shown(text)
     font = font_for(line, size)
     if len(line) > width or font.getlength(line) > width:

@@ -77,7 +77,7 @@ class Engine:
         if classes != len(self.labels):
             raise GraphError(
                 f"the graph {shown(self._settings.graph)} gives {classes} scores for "
-                f"{len(self.labels)} labels; use the labels file that was written with the graph, or "
+                f"{len(self.labels)} labels; use the labels file that was written with it, or "
                 f"name its scores with --output_layer. Received: {_received(self._settings)}"
             )
 

@@ -1,5 +1,6 @@
 """retrain.exporting: graphs of a head that is still trained."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -9,14 +10,17 @@ import numpy as np
 import pytest
 
 from bottlenecks.errors import OutputError, UsageError
+from bottlenecks.photos.decode import decode
 from retrain import cli
 from retrain.config import Config
 from retrain.engines.engine import Engine
 from retrain.engines.frozen_graph import read
 from retrain.engines.settings import GraphSettings
 from retrain.export import onnx, saved_model
+from retrain.exporting import classifier_of
+from retrain.learning import Learned
 from retrain.training.fitting import Trainable, fit_head
-from tests.conftest import COLOURS, Call, network_of, train_colours
+from tests.conftest import COLOURS, Call, Trained, network_of, train_colours
 from tests.standin import StandIn
 
 
@@ -80,6 +84,22 @@ def test_a_graph_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(KeyboardInterrupt):
         train_colours(tmp_path, **intermediate(tmp_path / "graphs"))
     assert os.listdir(tmp_path / "graphs") == ["intermediate_10.pb"]
+
+
+def test_photos_to_calibrate_on_are_all_of_the_training_in_the_order_of_the_seed(
+    trained: Trained,
+) -> None:
+    def shown(seed: int) -> list[bytes]:
+        config = dataclasses.replace(trained.config, seed=seed)
+        learned = Learned(trained.result.head, b"", trained.result.fitted, None, 1.0)
+        made = classifier_of(config, StandIn(), trained.dataset, learned, trained.result)
+        return [pixels.tobytes() for pixels in made.training_photos()]
+
+    images = trained.dataset.training.images
+    of_set = [decode(Path(image.path).read_bytes()).tobytes() for image in images]
+    assert shown(1) == shown(1)
+    assert shown(1) != shown(2)
+    assert sorted(shown(1)) == sorted(shown(2)) == sorted(of_set)
 
 
 def test_a_format_that_cannot_be_written_costs_no_figures(

@@ -138,6 +138,10 @@ def test_what_no_image_classifier_needs(
         (lambda m: setattr(constant(m)[0], "buffer", 10**6), "is nowhere"),
         (lambda m: setattr(constant(m)[0], "shapeSignature", [1] * 7), "shapes of its tensor"),
         (lambda m: setattr(m.signatureDefs[0].inputs[0], "tensorIndex", 10**6), "leads nowhere"),
+        (lambda m: setattr(m.signatureDefs[0].inputs[0], "name", None), "leads nowhere"),
+        (lambda m: setattr(m.signatureDefs[0].outputs[0], "name", None), "leads nowhere"),
+        (lambda m: setattr(m.signatureDefs[0], "subgraphIndex", 1), "leads nowhere"),
+        (lambda m: setattr(m.metadata[0], "name", None), "leads nowhere"),
         (lambda m: setattr(m.metadata[0], "buffer", 10**6), "leads nowhere"),
     ],
 )

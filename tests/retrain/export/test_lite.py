@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from bottlenecks.errors import ImageFolderError, UsageError
+from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.photos.decode import decode
+from retrain.checks.flat import Choice, Flatbuffer, Many, Number, Numbers, One, Table, Text
 from retrain.config import Config
 from retrain.export import lite, lite_metadata
 from retrain.export.settings import QUANTISATIONS, ExportSettings
 from tests.conftest import COLOURS, Trained, photo
-from tests.lite import about, model_of, pixels, schema, write, write_all
+from tests.lite import about, classifier, model_of, pixels, schema, write, write_all
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +88,76 @@ def test_labels_and_what_made_it_are_files_inside(files: dict[str, Path], traine
 def test_metadata_names_the_labels_and_how_photos_are_fed(files: dict[str, Path]) -> None:
     model = schema().ModelT.InitFromPackedBuf(model_of(files["none"]))
     (entry,) = (one for one in model.metadata if one.name == b"TFLITE_METADATA")
-    packed = bytes(model.buffers[entry.buffer].data)
-    assert packed == lite_metadata.metadata((299, 299), 127.5, 127.5, about().program)
+    assert metadata_in(bytes(model.buffers[entry.buffer].data)) == {
+        "name": b"Image classifier",
+        "description": f"Made by {about().program}".encode(),
+        "graphs": [
+            {
+                "inputs": [
+                    {
+                        "name": b"image",
+                        "description": b"Photos",
+                        "content": {"kind": 2, "properties": RGB_OF_299_BY_299},
+                        "units": [{"kind": 1, "options": {"mean": [127.5], "std": [127.5]}}],
+                        "stats": {"max": [1.0], "min": [-1.0]},
+                    }
+                ],
+                "outputs": [
+                    {
+                        "name": b"scores",
+                        "description": b"Of each label, adding up to 1",
+                        "stats": {"max": [1.0], "min": [0.0]},
+                        "files": [{**LABELS_TEXT, "kind": 2}],
+                    }
+                ],
+            }
+        ],
+        "files": [{"name": b"about.json", "description": b"What made the classifier", "kind": 1}],
+        "parser": b"1.0.0",
+    }
+
+
+RGB_OF_299_BY_299 = {"colours": 1, "size": {"width": 299, "height": 299}}
+LABELS_TEXT = {"name": b"labels.txt", "description": b"The labels, in the order of the scores"}
+
+
+def metadata_in(packed: bytes) -> Any:
+    """All that it says, by the tables of tflite-support's metadata_schema.fbs."""
     assert packed[4:8] == b"M001"
-    for text in (b"labels.txt", b"about.json", b"image", b"scores", about().program.encode()):
-        assert text in packed
+    floats, kind, size = Numbers("<f4"), Number("B"), Number("I")
+    image: Table = {"colours": kind, "size": One({"width": size, "height": size})}
+    contents: dict[int, Table] = {1: {}, 2: image}
+    options: dict[int, Table] = {1: {"mean": floats, "std": floats}}
+    files = Many({"name": Text(), "description": Text(), "kind": kind})
+    unit: Table = {"kind": kind, "options": Choice("kind", options)}
+    tensor: Table = {
+        **{"name": Text(), "description": Text(), "dimensions": None},
+        "content": One({"kind": kind, "properties": Choice("kind", contents), "range": None}),
+        **{"units": Many(unit), "stats": One({"max": floats, "min": floats}), "files": files},
+    }
+    graph: Table = {
+        **{"name": Text(), "description": Text()},
+        **{"inputs": Many(tensor), "outputs": Many(tensor)},
+    }
+    model: Table = {
+        **{"name": Text(), "description": Text(), "version": None, "graphs": Many(graph)},
+        **{"author": None, "license": None, "files": files, "parser": Text()},
+    }
+    return plain(Flatbuffer(packed).root(model))
+
+
+def plain(value: Any) -> Any:
+    """With lists for arrays."""
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, list | np.ndarray) else value
+
+
+def test_metadata_tells_the_width_from_the_height_and_any_range() -> None:
+    (graph,) = metadata_in(lite_metadata.metadata((200, 300), 55.0, 100.0, "it"))["graphs"]
+    (image,) = graph["inputs"]
+    assert image["content"]["properties"]["size"] == {"width": 300, "height": 200}
+    assert image["stats"] == {"max": [2.0], "min": [np.float32(-0.55)]}
 
 
 @pytest.mark.parametrize("quantize", QUANTISATIONS)
@@ -119,6 +186,23 @@ def decode_photo() -> np.ndarray:
     file = BytesIO()
     photo(COLOURS["cyan"], 5).save(file, "JPEG")
     return (decode(file.getvalue())[np.newaxis].astype(np.float32) - 127.5) / np.float32(127.5)
+
+
+def test_int8_is_calibrated_on_128_photos_as_they_are_fed(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every_number = np.resize(np.arange(256, dtype=np.uint8), (299, 299, 3))
+    shown: list[Any] = []
+
+    def look(converter: Any) -> bytes:
+        fed = (one for (one,) in converter.representative_dataset())
+        shown.extend((one.shape, one.dtype, one.min(), one.max()) for one in fed)
+        return b"a model"
+
+    monkeypatch.setattr(import_tensorflow().lite.TFLiteConverter, "convert", look)
+    made = classifier(trained, training_photos=lambda: iter([every_number] * 200))
+    assert lite.convert(made, "int8") == b"a model"
+    assert shown == [((1, 299, 299, 3), np.float32, -1.0, 1.0)] * 128
 
 
 def test_int8_without_photos_to_calibrate_on(trained: Trained, tmp_path: Path) -> None:
