@@ -185,8 +185,15 @@ class Console(Listener):
             self._took(self._writing)
             self._writing = ""
 
+    def comparing(self, done: int, total: int) -> None:
+        if self._writing:
+            self._is_written()
+            self._bar.begin("comparison")
+        self._bar(done, total)
+
     def quantised(self, loss: Loss | None) -> None:
         self._is_written()
+        self._bar.close()
         self._took("comparison")
         print(loss_text(self._config, loss), flush=True)
 

@@ -50,6 +50,9 @@ class Listener:
     def exporting(self, name: str, path: str) -> None:
         """The format ``name`` is written next, to ``path``; it may take a minute."""
 
+    def comparing(self, done: int, total: int) -> None:
+        """So many images have gone through the file of rounded numbers."""
+
     def quantised(self, loss: Loss | None) -> None:
         """What rounding has cost the file of ``--quantize``; None where no image could tell."""
 

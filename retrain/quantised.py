@@ -1,6 +1,7 @@
 """compare(): a file of rounded numbers -> what it has lost, on images that were held out."""
 
 import logging
+from collections.abc import Callable
 
 import numpy as np
 
@@ -19,7 +20,12 @@ TOO_MUCH = 0.5  # points of accuracy lost, above which there is a warning
 log = logging.getLogger(__name__)
 
 
-def compare(config: Config, dataset: Dataset, learned: Learned) -> Loss | None:
+def compare(
+    config: Config,
+    dataset: Dataset,
+    learned: Learned,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Loss | None:
     """Run the file of ``config.output_tflite`` on test images; where there are none, validation's.
 
     What it gets right is compared with what the model gets right of the cached rows. Some `MOST`
@@ -39,6 +45,7 @@ def compare(config: Config, dataset: Dataset, learned: Learned) -> Loss | None:
     for row, pixels in pixels_of(sample.images):
         rows.append(row)
         after.append(int(engine.scores(pixels[np.newaxis]).argmax()))
+        on_progress(len(rows), len(sample))
     if not rows:
         return None
     left = sample.select(np.array(rows))

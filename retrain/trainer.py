@@ -90,7 +90,7 @@ def train(
             _write_report(config, result)
             export_others(config, classifier, listener.exporting)
             if config.quantize != NO_QUANTISATION:
-                listener.quantised(compare(config, dataset, learned))
+                listener.quantised(compare(config, dataset, learned, listener.comparing))
             listener.finished(result)
             if summaries is not None:
                 summaries.close()
