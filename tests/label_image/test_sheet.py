@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -18,39 +17,7 @@ from label_image.classifier import Guess, Result
 from label_image.cli import main
 from label_image.sheet import Sheet
 from tests.conftest import COLOURS, Call, Trained, assert_one_error_line, photo
-
-NASTY = "<script>alert(1)</script> \"quoted\" 'single' & <b>"
-EMPTY = {"img", "meta", "wbr"}
-
-
-class Page(HTMLParser):
-    """The elements of a page, the texts of its figures, and whether all are closed."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.figures: list[str] = []
-        self.heading = ""
-        self._open: list[str] = []
-        self.feed(page)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in EMPTY:
-            self._open.append(tag)
-        if tag == "figure":
-            self.figures.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "figure" in self._open:
-            self.figures[-1] += data
-        if "h1" in self._open:
-            self.heading += data
+from tests.pages import NASTY, Page
 
 
 @pytest.fixture
@@ -90,11 +57,11 @@ def test_a_page_shows_what_is_printed(call: Call, files: list[str], photos: Path
     result = call(main, photos, *files, *flags)
     assert_one_error_line(result, "page.jpg")  # as without --show
     page = Page((photos.parent / "sheet.html").read_text("utf-8"))
-    assert page.heading == "4 photos, labelled by graph.pb"
-    assert len(page.figures) == 4
-    for figure, name in zip(page.figures, sorted(os.listdir(photos)), strict=True):
+    assert page.texts["h1"][0] == "4 photos, labelled by graph.pb"
+    assert len(page.texts["figure"]) == 4
+    for figure, name in zip(page.texts["figure"], sorted(os.listdir(photos)), strict=True):
         assert figure.strip().endswith(name)
-    cyan, magenta, broken, _ = page.figures
+    cyan, magenta, broken, _ = page.texts["figure"]
     assert "HTML" in broken and "%" not in broken
     assert [len(re.findall(r"\d%", figure)) for figure in (cyan, magenta)] == [2, 2]
     lines = iter(result.stdout.splitlines())
@@ -120,7 +87,7 @@ def test_a_picture_has_each_photo(call: Call, files: list[str], photos: Path) ->
 def test_any_number_of_photos(tmp_path: Path, count: int, kind: str) -> None:
     path = drawn(tmp_path / f"sheet.{kind}", results(tmp_path / "photos", count))
     if kind == "html":
-        assert len(Page(path.read_text("utf-8")).figures) == count
+        assert len(Page(path.read_text("utf-8")).texts["figure"]) == count
     else:
         with Image.open(path) as image:
             assert 480 < image.width < 2000
@@ -137,8 +104,8 @@ def test_the_page_needs_nothing_else_and_nothing_in_it_is_obeyed(tmp_path: Path)
     assert "alert(1)" in text
     assert "<script" not in text
     page = Page(text)
-    assert NASTY in page.figures[0]
-    assert "\\x1b[2J" in page.figures[1]
+    assert NASTY in page.texts["figure"][0]
+    assert "\\x1b[2J" in page.texts["figure"][1]
     for tag, attributes in page.elements:
         assert tag not in ("script", "link", "iframe", "object", "base", "form", "b")
         assert not [name for name in attributes if name.startswith("on")]
@@ -154,7 +121,7 @@ def test_labels_and_names_of_all_kinds(tmp_path: Path, label: str, kind: str) ->
     odd = Result(os.fsdecode(b"\xff\n.jpg"), (), label)
     path = drawn(tmp_path / f"sheet.{kind}", iter([found, odd]))
     if kind == "html":
-        assert "\\xff\\n.jpg" in Page(path.read_text("utf-8")).figures[1]
+        assert "\\xff\\n.jpg" in Page(path.read_text("utf-8")).texts["figure"][1]
     else:
         with Image.open(path) as image:
             assert image.width < 800
@@ -164,7 +131,7 @@ def test_scores_that_are_no_shares_stay_within_their_bars(tmp_path: Path) -> Non
     (found,) = results(tmp_path / "photos", 1)
     odd = Result(found.path, (Guess("a", 12.5), Guess("b", -3.0)))
     page = Page(drawn(tmp_path / "sheet.html", iter([odd])).read_text("utf-8"))
-    assert "a12.5" in page.figures[0] and "b-3" in page.figures[0]
+    assert "a12.5" in page.texts["figure"][0] and "b-3" in page.texts["figure"][0]
     styles = [attributes.get("style") for tag, attributes in page.elements if tag == "span"]
     assert [style for style in styles if style] == ["--share: 100.0%", "--share: 0.0%"]
     drawn(tmp_path / "sheet.png", iter([odd]))
@@ -179,15 +146,15 @@ def test_of_very_many_photos_and_labels_the_first_are_shown(
         for found in results(tmp_path / "photos", 5)
     ]
     page = Page(drawn(tmp_path / "sheet.html", iter(many), top=1000).read_text("utf-8"))
-    assert page.heading == "5 photos, labelled by graph.pb; shown are the first 3"
-    assert [figure.count("label") for figure in page.figures] == [10] * 3
+    assert page.texts["h1"][0] == "5 photos, labelled by graph.pb; shown are the first 3"
+    assert [figure.count("label") for figure in page.texts["figure"]] == [10] * 3
 
 
 def test_a_photo_that_is_gone_is_said(tmp_path: Path) -> None:
     (found,) = results(tmp_path / "photos", 1)
     Path(found.path).unlink()
     page = Page(drawn(tmp_path / "sheet.html", iter([found])).read_text("utf-8"))
-    assert "cannot be read" in page.figures[0]
+    assert "cannot be read" in page.texts["figure"][0]
 
 
 def test_a_sheet_replaces_one_of_its_own_alone(call: Call, files: list[str], photos: Path) -> None:
@@ -234,7 +201,7 @@ def test_a_page_may_lie_among_the_photos(call: Call, files: list[str], photos: P
     (photos / "page.jpg").unlink()
     for _ in range(2):
         assert call(main, photos, *files, "--show=photos/sheet.html").returncode == 0
-    assert len(Page((photos / "sheet.html").read_text("utf-8")).figures) == 3
+    assert len(Page((photos / "sheet.html").read_text("utf-8")).texts["figure"]) == 3
 
 
 def test_nothing_of_it_is_loaded_without_the_flag() -> None:

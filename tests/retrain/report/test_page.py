@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -24,46 +23,11 @@ from retrain.report.results import Measurement, Misclassified, TrainingResult
 from retrain.report.results import Test as Tested
 from retrain.report.settings import DATA_HEALTH_FILE, METRICS_FILE, REPORT_FILE
 from tests.conftest import COLOURS, Call, Trained, make_dataset, photo, train_colours
+from tests.pages import NASTY, Page
 from tests.standin import StandIn
 
 PLOTS = ("accuracy.png", "cross_entropy.png", "confusion.png", "calibration.png")
 NO_PICTURES = dict.fromkeys((name.removesuffix(".png") for name in PLOTS), b"")
-NASTY = "<script>alert(1)</script> \"quoted\" 'single' & <b>"
-EMPTY = {"img", "meta", "br", "wbr"}
-
-
-class Page(HTMLParser):
-    """The elements of a page, the text of each kind of them, and whether all are closed."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.captions: list[str] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(page)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in EMPTY:
-            self._open.append(tag)
-        if tag == "figcaption":
-            self.captions.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self._open and self._open[-1] in ("script", "style"):
-            return
-        self.text += data
-        if "figcaption" in self._open:
-            self.captions[-1] += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 def page(run: Trained) -> str:
@@ -144,7 +108,7 @@ def test_the_page_has_each_label_and_figure(reported: Trained) -> None:
 
 def test_misclassified_photos_are_shown_the_most_confident_first(reported: Trained) -> None:
     shown, test = Page(page(reported)), the_test(reported.result)
-    captions = shown.captions[: len(test.misclassified)]
+    captions = shown.texts["figcaption"][: len(test.misclassified)]
     assert len(captions) > 3
     first_guesses = []
     for caption, wrong in zip(captions, test.misclassified, strict=True):
@@ -230,7 +194,7 @@ def test_names_are_escaped(reported: Trained) -> None:
     shown = Page(written)
     assert len(shown.all("script")) == 1
     assert shown.text.count(NASTY) > 10
-    assert all(f"{NASTY}" in caption for caption in shown.captions)
+    assert all(f"{NASTY}" in caption for caption in shown.texts["figcaption"])
     assert all(not name.startswith("on") for _, attributes in shown.elements for name in attributes)
 
 
