@@ -58,7 +58,7 @@ def classifier(
     cannot be made.
     """
     folder = Path(checked_path(model_dir, "model_dir"))
-    check_weights_argument(weights)
+    check_weights_argument(weights, "imagenet, or")
     check_folder_place(folder, "model_dir")
     if labels is None:
         labels = imagenet_labels(folder)  # 35 KB: no bar for that

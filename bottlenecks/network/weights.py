@@ -86,11 +86,14 @@ def are_at_hand(
     return weights != IMAGENET or os.path.isfile(os.path.join(model_dir, name))
 
 
-def check_weights_argument(weights: str) -> None:
-    """Raise what `find_weights` would raise for a path that is no weights file."""
+def check_weights_argument(weights: str, takes: str = "imagenet, random, or") -> None:
+    """Raise what `find_weights` would raise for a path that is no weights file.
+
+    ``takes`` is what else the flag may be, for the message.
+    """
     if weights in (RANDOM, IMAGENET):
         return
-    remedy = "--weights takes imagenet, random, or the path of a Keras .h5 weights file"
+    remedy = f"--weights takes {takes} the path of a Keras .h5 weights file"
     if not os.path.exists(weights):
         raise WeightsUnavailableError(f"there is no weights file {shown(weights)}; {remedy}")
     if not os.path.isfile(weights):

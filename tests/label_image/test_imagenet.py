@@ -158,7 +158,10 @@ BAD_FLAGS = {
     "weights of a graph": (["--weights=w.h5"], ["--weights", "--imagenet"]),
     "a folder for nothing": (["--model_dir=m"], ["--model_dir", "--imagenet"]),
     "untrained": (["--imagenet", "--weights=random"], ["--weights", "random", "no labels"]),
-    "no weights": (["--imagenet", "--weights=missing.h5"], ["missing.h5", "no weights file"]),
+    "no weights": (
+        ["--imagenet", "--weights=missing.h5"],
+        ["no weights file missing.h5", "takes imagenet, or the path"],
+    ),
     "weights are text": (["--imagenet", "--weights=labels.txt"], ["labels.txt", "not HDF5"]),
     "no labels": (["--imagenet", "--labels=missing.txt"], ["missing.txt", "--labels"]),
     "a file for a folder": (["--imagenet", "--model_dir=labels.txt"], ["--model_dir", "a file"]),
