@@ -701,7 +701,7 @@ def test_a_dry_run_counts_what_distortions_and_fine_tuning_add(
         "12 bottlenecks are missing and take about ",
         f"{variants} bottlenecks of variants, ",
         f"{12 + variants} rows of mixed7, ",
-        "4000 training steps, 8 epochs of fine-tuning behind mixed7, then retrained_graph.pb",
+        "4000 training steps, 8 epochs of fine-tuning behind mixed7 (how long they take is ",
     ):
         assert sum(line.startswith(beginning) for line in lines) == 1, result.stdout
 
