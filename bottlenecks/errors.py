@@ -85,6 +85,11 @@ def shown(name: str | os.PathLike[str]) -> str:
     return "".join(escaped)
 
 
+def one_line(error: BaseException) -> str:
+    """What an exception of a library says, or what it is, cut to a line that is safe to print."""
+    return shown(" ".join(str(error).split())[:300]) or type(error).__name__
+
+
 @contextlib.contextmanager
 def if_interrupted(note: str) -> Iterator[None]:
     """Note on a KeyboardInterrupt, or what else is no ``Exception``, how things then stand.

@@ -69,17 +69,26 @@ def check_safe(graph_def: Any) -> None:
         counts = [node.attr[name].i for name in _COUNTS if name in node.attr]
         types = [len(value.list.type) for value in node.attr.values()]
         edges += len(node.input) + sum(map(abs, counts)) + sum(types)
-        size = _size(node)
-        if size > MAX_NODE_BYTES:
-            raise UnsafeGraphError(
-                f"has a node of {size} bytes ({shown(node.name[:100])}); at most "
-                f"{MAX_NODE_BYTES} are loaded"
-            )
+        check_size(node.name, _size(node))
+    check_edges(edges)
+    _check_constants([node for node in graph_def.node if node.op == "Const"])
+
+
+def check_size(name: str, nbytes: int) -> None:
+    """Raise `UnsafeGraphError` for a node of too many bytes, a constant's value left out."""
+    if nbytes > MAX_NODE_BYTES:
+        raise UnsafeGraphError(
+            f"has a node of {nbytes} bytes ({shown(name[:100])}); at most {MAX_NODE_BYTES} are "
+            "loaded"
+        )
+
+
+def check_edges(edges: int) -> None:
+    """Raise `UnsafeGraphError` where all nodes together have too many inputs and outputs."""
     if edges > MAX_EDGES:
         raise UnsafeGraphError(
             f"has {edges} inputs and outputs of nodes; at most {MAX_EDGES} are loaded"
         )
-    _check_constants([node for node in graph_def.node if node.op == "Const"])
 
 
 def _size(node: Any) -> int:

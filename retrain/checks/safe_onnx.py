@@ -8,13 +8,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bottlenecks.errors import GraphError, UnsafeGraphError, shown
+from bottlenecks.errors import GraphError, UnsafeGraphError, one_line, shown
 from retrain.checks.safe_graph import (
     MAX_CONSTANT_ELEMENTS,
-    MAX_EDGES,
-    MAX_NODE_BYTES,
     MAX_NODES,
     MAX_RANK,
+    check_edges,
+    check_size,
 )
 
 _FLOATS = (1, 10, 11, 16)  # FLOAT FLOAT16 DOUBLE BFLOAT16 of onnx.TensorProto
@@ -134,11 +134,6 @@ def _check_division(model: Any, types: Mapping[str, int]) -> None:
             )
 
 
-def one_line(error: Exception) -> str:
-    """What a library says, in a line that is safe to print."""
-    return shown(" ".join(str(error).split())[:300])
-
-
 def _messages(message: Any) -> Iterator[Any]:
     """A protobuf message and all that are in it."""
     from google.protobuf.message import Message
@@ -175,16 +170,8 @@ def _check_nodes(nodes: Sequence[Any]) -> None:
                 "classifier needs; not loading it"
             )
         edges += len(node.input) + len(node.output)
-        size = _size(node)
-        if size > MAX_NODE_BYTES:
-            raise UnsafeGraphError(
-                f"has a node of {size} bytes ({shown(node.name[:100])}); at most "
-                f"{MAX_NODE_BYTES} are loaded"
-            )
-    if edges > MAX_EDGES:
-        raise UnsafeGraphError(
-            f"has {edges} inputs and outputs of nodes; at most {MAX_EDGES} are loaded"
-        )
+        check_size(node.name, _size(node))
+    check_edges(edges)
 
 
 def _size(node: Any) -> int:

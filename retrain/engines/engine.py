@@ -27,12 +27,12 @@ class Engine:
 
     def __init__(self, settings: GraphSettings) -> None:
         self._settings = settings
-        if settings.labels is not None:  # first, because it takes next to no time
-            read_labels(settings.labels)
+        # First, because it takes next to no time.
+        given = None if settings.labels is None else read_labels(settings.labels)
         try:
             contents = read(settings.graph, settings.allow_any_graph)
             self.about = contents.about
-            self.labels = _labels_of(settings, contents.labels)
+            self.labels = _labels_of(settings, given, contents.labels)
             self._program = contents.start(settings)
         except UnsafeGraphError as error:
             if settings.allow_any_graph:
@@ -92,18 +92,20 @@ def _file_beside(graph: str) -> str | None:
     return path if os.path.lexists(path) else None
 
 
-def _labels_of(settings: GraphSettings, carried: Sequence[str]) -> list[str]:
-    """The labels that the graph has ``carried``, or those of a file.
+def _labels_of(
+    settings: GraphSettings, given: list[str] | None, carried: Sequence[str]
+) -> list[str]:
+    """The labels that the graph has ``carried``, or those of a file: ``given`` if it was named.
 
     A file that is named, or lies beside the graph under the usual name, must have those that are
     carried. Raises `GraphError` where it has others, and where there are none.
     """
-    file = settings.labels or _file_beside(settings.graph)
-    if not carried:
-        return read_labels(file or USUAL_LABELS)
-    given = list(carried) if file is None else read_labels(file)
-    if given != list(carried):
-        assert file is not None
+    file = settings.labels or _file_beside(settings.graph) or (None if carried else USUAL_LABELS)
+    if file is None:
+        return list(carried)
+    if given is None:
+        given = read_labels(file)
+    if carried and given != list(carried):
         raise GraphError(
             f"the labels file {shown(file)} was not written with the graph "
             f"{shown(settings.graph)}: {_difference(given, carried)}; name the right one with "

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bottlenecks.errors import GraphError, UnsafeGraphError, shown
+from bottlenecks.errors import GraphError, UnsafeGraphError, one_line, shown
 from bottlenecks.network.frozen import SCOPE, import_frozen
 from bottlenecks.network.tensorflow import import_tensorflow
 from retrain.checks.graph_texts import graph_texts
@@ -71,7 +71,7 @@ class FrozenGraph:
                 raise
             except Exception as error:  # TensorFlow raises nearly everything on broken graphs
                 raise GraphError(
-                    f"cannot load the graph {shown(self._path)}: {why(error)}"
+                    f"cannot load the graph {shown(self._path)}: {one_line(error)}"
                 ) from error
         return Session(graph, initialise, settings)
 
@@ -102,14 +102,9 @@ class Session:
             return np.asarray(self._run(fed)).reshape(len(fed), -1)
         except self._failures as error:
             raise GraphError(
-                f"the graph cannot be run from its input to its output: {why(error)}; name others "
-                "with --input_layer and --output_layer"
+                f"the graph cannot be run from its input to its output: {one_line(error)}; name "
+                "others with --input_layer and --output_layer"
             ) from error
-
-
-def why(error: Exception) -> str:
-    """What TensorFlow says, in a line that is safe to print."""
-    return shown(" ".join(str(error).split())[:300])
 
 
 def read_graph(path: str | os.PathLike[str], any_graph: bool = False) -> Any:

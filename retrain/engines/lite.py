@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bottlenecks import machine
-from bottlenecks.errors import GraphError, shown
+from bottlenecks.errors import GraphError, one_line, shown
 from bottlenecks.network.tensorflow import logged_lines_dropped
 from retrain.checks.flat import Choice, Flatbuffer, Many, Number, Numbers, Skipped, Table, Text
 from retrain.checks.reading import MAX_LABELS_BYTES, labels_in, read_file
@@ -110,7 +110,9 @@ class LiteModel:
         except (RuntimeError, ValueError) as error:
             if isinstance(error, GraphError):
                 raise
-            raise GraphError(f"cannot load the graph {shown(self.path)}: {_why(error)}") from error
+            raise GraphError(
+                f"cannot load the graph {shown(self.path)}: {one_line(error)}"
+            ) from error
 
     def _usual(self, settings: GraphSettings) -> Feeding:
         """How photos are fed where ``settings`` do not say. Raises `GraphError`."""
@@ -163,7 +165,7 @@ class Runner:
             with self._lock:
                 scores = [self._run(fed[row : row + self._rows]) for row in rows]
         except (RuntimeError, ValueError) as error:
-            raise GraphError(f"the graph cannot be run: {_why(error)}") from error
+            raise GraphError(f"the graph cannot be run: {one_line(error)}") from error
         return np.concatenate(scores)
 
     def _run(self, fed: np.ndarray) -> np.ndarray:
@@ -198,11 +200,6 @@ def _shown(end: Mapping[str, Any]) -> str:
     return shown(end["name"][:100])
 
 
-def _why(error: Exception) -> str:
-    """What LiteRT says, in a line that is safe to print."""
-    return shown(" ".join(str(error).split())[:300])
-
-
 def _files(data: bytes) -> dict[str, bytes]:
     """The files behind a model; none where there is no archive, or one of other files.
 
@@ -226,7 +223,7 @@ def _files(data: bytes) -> dict[str, bytes]:
         raise
     except Exception as error:  # zipfile raises many kinds on broken archives
         raise GraphError(
-            f"is damaged: the files behind it cannot be read ({_why(error)}); write it again"
+            f"is damaged: the files behind it cannot be read ({one_line(error)}); write it again"
         ) from error
     if HASH_FILE in files:
         found = hashlib.sha256(memoryview(data)[:start]).hexdigest().encode()

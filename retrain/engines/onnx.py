@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from bottlenecks import machine
-from bottlenecks.errors import GraphError, shown
+from bottlenecks.errors import GraphError, one_line, shown
 from retrain.checks.reading import labels_in, read_file
 from retrain.checks.safe_graph import MAX_CONSTANT_ELEMENTS
-from retrain.checks.safe_onnx import check_safe, check_values, check_whole, one_line
+from retrain.checks.safe_onnx import check_safe, check_values, check_whole
 from retrain.engines.program import Feeding, classes_of, feeding_of
 from retrain.engines.settings import GraphSettings
 from retrain.export import graph_spec

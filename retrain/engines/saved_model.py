@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from bottlenecks.errors import GraphError, UnsafeGraphError, shown
+from bottlenecks.errors import GraphError, UnsafeGraphError, one_line, shown
 from bottlenecks.network.tensorflow import import_tensorflow, new_saved_model
 from retrain.checks.reading import read_file
 from retrain.checks.safe_graph import check_safe
-from retrain.engines.frozen_graph import MAX_GRAPH_BYTES, FrozenGraph, Session, why
+from retrain.engines.frozen_graph import MAX_GRAPH_BYTES, FrozenGraph, Session
 from retrain.engines.program import Feeding, classes_of, feeding_of, wrong_input
 from retrain.engines.settings import GraphSettings
 from retrain.export import graph_spec
@@ -146,7 +146,7 @@ class Trusted(FrozenGraph):
             raise
         except Exception as error:  # TensorFlow raises nearly everything
             raise GraphError(
-                f"cannot load the SavedModel {shown(self._path)}: {why(error)}"
+                f"cannot load the SavedModel {shown(self._path)}: {one_line(error)}"
             ) from error
 
 
@@ -174,7 +174,7 @@ class Signature:
             outputs = self._run(**{self._input: tf.constant(fed)})
             return np.asarray(outputs[self._output], np.float32).reshape(len(fed), -1)
         except (tf.errors.OpError, ValueError) as error:
-            raise GraphError(f"the SavedModel cannot be run: {why(error)}") from error
+            raise GraphError(f"the SavedModel cannot be run: {one_line(error)}") from error
 
 
 def _has_another(folder: str) -> bool:

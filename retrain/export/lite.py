@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bottlenecks import atomic
-from bottlenecks.errors import ImageFolderError, OutputError, UsageError
+from bottlenecks.errors import ImageFolderError, OutputError, UsageError, one_line
 from bottlenecks.network.tensorflow import import_tensorflow, logged_lines_dropped
 from bottlenecks.photos.decode import INPUT_SIZE
 from retrain.export import graph_spec, lite_metadata
@@ -75,11 +75,10 @@ def convert(classifier: TrainedClassifier, quantize: str) -> bytes:
     except MemoryError:
         raise
     except Exception as error:  # of the converter, which raises nearly everything
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise OutputError(
-            f"cannot convert the classifier to LiteRT with --quantize {quantize}: {reason}; the "
-            "graph and the labels are written: choose another --quantize, or leave out "
-            "--output_tflite"
+            f"cannot convert the classifier to LiteRT with --quantize {quantize}: "
+            f"{one_line(error)}; the graph and the labels are written: choose another "
+            "--quantize, or leave out --output_tflite"
         ) from error
 
 

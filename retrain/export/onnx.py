@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from bottlenecks import atomic
-from bottlenecks.errors import OutputError, RetrainError, UsageError, shown
+from bottlenecks.errors import OutputError, RetrainError, UsageError, one_line, shown
 from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.photos.decode import INPUT_SIZE
 from retrain.export import graph_spec
@@ -45,10 +45,9 @@ def write(classifier: TrainedClassifier, settings: ExportSettings) -> None:
     except (RetrainError, OSError, MemoryError):
         raise
     except Exception as error:  # tf2onnx raises nearly everything, as do TensorFlow and the checker
-        reason = shown(" ".join(str(error).split())[:300]) or type(error).__name__
         raise OutputError(
-            f"--output_onnx {shown(settings.output_onnx)} cannot be made: {reason}; the graph and "
-            "the labels are written"
+            f"--output_onnx {shown(settings.output_onnx)} cannot be made: {one_line(error)}; the "
+            "graph and the labels are written"
         ) from error
     atomic.make_parents(settings.output_onnx)
     atomic.write_bytes(settings.output_onnx, data)

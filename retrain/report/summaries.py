@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bottlenecks.errors import OutputError, shown
+from bottlenecks.errors import OutputError, one_line, shown
 from bottlenecks.network.tensorflow import import_tensorflow
 from retrain.evaluate import Score
 from retrain.report.settings import SUMMARIES
@@ -117,11 +117,10 @@ class Summaries:
         try:
             yield
         except Exception as error:
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
             so_far = "the event files end there, all else is done: " if self._is_made else ""
             failure = OutputError(
-                f"cannot write --summaries_dir {shown(self._folder)}: {reason}; {so_far}choose "
-                "another folder, or leave it out"
+                f"cannot write --summaries_dir {shown(self._folder)}: {one_line(error)}; {so_far}"
+                "choose another folder, or leave it out"
             )
             failure.__cause__ = error
             self._failure = self._failure or failure

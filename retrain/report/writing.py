@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from bottlenecks.errors import OutputError, RetrainError
+from bottlenecks.errors import OutputError, RetrainError, one_line
 from retrain.report.results import Measurement, TrainingResult
 
 
@@ -26,5 +26,4 @@ def write(
     except (RetrainError, OSError, MemoryError):
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise OutputError(f"cannot make the report: {reason}; {remedy}") from error
+        raise OutputError(f"cannot make the report: {one_line(error)}; {remedy}") from error

@@ -27,16 +27,6 @@ def files(trained: Trained) -> list[str]:
     return [f"--graph={trained.graph}", f"--labels={trained.labels}"]
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> list[Path]:
-    """photos/cyan.jpg, magenta.jpg and yellow.jpg."""
-    (tmp_path / "photos").mkdir()
-    paths = [tmp_path / "photos" / f"{label}.jpg" for label in COLOURS]
-    for path, colour in zip(paths, COLOURS.values(), strict=True):
-        photo(colour, 500).save(path)
-    return paths
-
-
 def test_one_photo(call: Call, files: list[str], photos: list[Path]) -> None:
     result = call(main, photos[1], *files)
     assert (result.returncode, result.stderr) == (0, "")

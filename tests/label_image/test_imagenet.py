@@ -14,7 +14,7 @@ import pytest
 
 from label_image.cli import main
 from retrain import imagenet
-from tests.conftest import COLOURS, ROOT, Call, assert_one_error_line, photo
+from tests.conftest import ROOT, Call, assert_one_error_line
 from tests.serving import at_a_dead_port
 from tests.top import LABELS, Published, files_in, published
 
@@ -34,16 +34,6 @@ def servers(weights_with_top: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 @pytest.fixture
 def flags(servers: Published, models: Path) -> list[str]:
     return ["--imagenet", f"--model_dir={models}"]
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> list[Path]:
-    """photos/cyan.jpg, magenta.jpg and yellow.jpg."""
-    (tmp_path / "photos").mkdir()
-    paths = [tmp_path / "photos" / f"{label}.jpg" for label in COLOURS]
-    for path, colour in zip(paths, COLOURS.values(), strict=True):
-        photo(colour, 500).save(path)
-    return paths
 
 
 def test_the_second_run_neither_downloads_nor_builds(
