@@ -126,6 +126,7 @@ def test_the_wheel_s_metadata_is_setup_cfg_s(wheel: Path) -> None:
     assert names == {
         *("tensorflow", "numpy", "h5py", "pillow", "scikit-learn", "tqdm"),
         *("scipy", "threadpoolctl", "matplotlib", "jinja2", "ml-dtypes", "protobuf"),
+        "tensorboard",
     }
 
 

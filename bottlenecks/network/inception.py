@@ -20,9 +20,10 @@ import numpy as np
 from bottlenecks.errors import UsageError, WeightsError, shown
 from bottlenecks.forks import OwnProcess, PerProcess
 from bottlenecks.machine import cpu_has_bfloat16
-from bottlenecks.network import bfloat16, kept, layers
+from bottlenecks.network import kept, layers
 from bottlenecks.network.cuts import INPUT
-from bottlenecks.network.devices import gpus, in_parts
+from bottlenecks.network.engines import bfloat16
+from bottlenecks.network.engines.devices import gpus, in_parts
 from bottlenecks.network.frozen import import_frozen
 from bottlenecks.network.names import (
     ARCHITECTURE,

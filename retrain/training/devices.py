@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bottlenecks.errors import UsageError, WorkerError, shown
-from bottlenecks.network.devices import gpus
+from bottlenecks.network.engines.devices import gpus
 from bottlenecks.network.tensorflow import import_tensorflow
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from bottlenecks.errors import UsageError
-from bottlenecks.network import bfloat16, inception, layers
+from bottlenecks.network import inception, layers
 from bottlenecks.network.cuts import CUTS, INPUT, TRAINED, cut_for
+from bottlenecks.network.engines import bfloat16
 from bottlenecks.network.inception import InceptionV3
 from bottlenecks.network.names import BOTTLENECK_NODE
 from bottlenecks.network.tensorflow import import_tensorflow

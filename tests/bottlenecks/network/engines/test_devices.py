@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from bottlenecks.network.devices import gpus, in_parts
+from bottlenecks.network.engines.devices import gpus, in_parts
 from tests.conftest import ROOT
 
 

@@ -8,9 +8,15 @@ import ml_dtypes  # comes with TensorFlow, which rounds by it
 import numpy as np
 import pytest
 
-from bottlenecks.network import bfloat16, inception
-from bottlenecks.network.bfloat16 import FLOAT32_CONVOLUTIONS, diffused, rounded, scale_for_exact
-from bottlenecks.network.bfloat16 import to_bfloat16 as rewrite
+from bottlenecks.network import inception
+from bottlenecks.network.engines import bfloat16
+from bottlenecks.network.engines.bfloat16 import (
+    FLOAT32_CONVOLUTIONS,
+    diffused,
+    rounded,
+    scale_for_exact,
+)
+from bottlenecks.network.engines.bfloat16 import to_bfloat16 as rewrite
 from bottlenecks.network.frozen import import_frozen
 from bottlenecks.network.inception import InceptionV3
 from bottlenecks.network.names import BOTTLENECK_NODE, INPUT_NODE

@@ -1,0 +1,9 @@
+"""The frozen network -> rows of pixels: what runs it, and in how many bits.
+
+The modules, in the order in which data flows (each imports only from those before it):
+
+========  ================================================================
+devices   the GPUs of a machine, and a batch that is shared out among several
+bfloat16  the frozen network in half the bits
+========  ================================================================
+"""
