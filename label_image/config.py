@@ -66,7 +66,7 @@ class Config(GraphSettings, NetworkSettings):
         require(top >= 1, "num_top_predictions", "at least 1", top)
         for field in fields(GraphSettings):
             given = getattr(self, field.name) != field.default
-            if self.imagenet and given and field.name != "labels":
+            if self.imagenet and given and field.name not in ("labels", "engine"):
                 raise UsageError(
                     f"--{field.name} does not go with --imagenet, whose graph is the network's "
                     "own; leave one of them out"

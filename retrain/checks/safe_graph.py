@@ -4,11 +4,11 @@ What image classifiers are made of is let through, and no more of it than they h
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bottlenecks.errors import GraphError, UnsafeGraphError, shown
-from bottlenecks.network.tensorflow import import_tensorflow
+from bottlenecks.network.messages import message
 from retrain.checks.reading import MAX_LABELS
 
 MAX_CONSTANT_ELEMENTS = 2**28  # 1 GiB of float32, ten times InceptionV3
@@ -39,17 +39,22 @@ SAFE_OPS = frozenset(
     """.split()  # noqa: SIM905
 )
 _COUNTS = ("N", "num", "num_split")  # attributes that say how many inputs or outputs a node has
-CONSTANT_TYPES = (
-    *("float32", "bfloat16", "float16", "float64", "bool", "string"),
-    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
-    *("qint8", "qint16", "qint32", "quint8", "quint16"),
-)
+# The types of constants: how they are called in types.proto, and the bytes of one number. Strings
+# have no bytes of their own: they are not in a constant's content.
+CONSTANT_TYPES: Mapping[str, int] = {
+    **dict.fromkeys(("BOOL", "INT8", "UINT8", "QINT8", "QUINT8"), 1),
+    **dict.fromkeys(("BFLOAT16", "HALF", "INT16", "UINT16", "QINT16", "QUINT16"), 2),
+    **dict.fromkeys(("FLOAT", "INT32", "UINT32", "QINT32"), 4),
+    **dict.fromkeys(("DOUBLE", "INT64", "UINT64"), 8),
+    "STRING": 0,
+}
 
 
 def check_safe(graph_def: Any) -> None:
     """Raise `UnsafeGraphError` or `GraphError` for a GraphDef that is not to be loaded.
 
-    The message goes on from the graph's name: "has functions of its own, ...".
+    It may be TensorFlow's message or one of `bottlenecks.network.messages`. What is said goes on
+    from the graph's name: "has functions of its own, ...".
     """
     if graph_def.library.function:
         raise UnsafeGraphError("has functions of its own, so it is not loaded")
@@ -101,14 +106,15 @@ def _size(node: Any) -> int:
 
 
 def _check_constants(constants: Sequence[Any]) -> None:
-    tf = import_tensorflow()
-    types = {dtype.as_datatype_enum: dtype for dtype in map(tf.as_dtype, CONSTANT_TYPES)}
+    number_of = message("DataType", "types").Value
+    types = {number_of(f"DT_{name}"): size for name, size in CONSTANT_TYPES.items()}
+    string = number_of("DT_STRING")
     numbers = strings = 0
     for node in constants:
         attribute = node.attr["value"]
         tensor = attribute.tensor
         sizes = [dimension.size for dimension in tensor.tensor_shape.dim]
-        dtype = types.get(tensor.dtype)
+        size = types.get(tensor.dtype)
         # Of millions of sizes the product alone would take minutes.
         is_shape = len(sizes) <= MAX_RANK and min(sizes, default=0) >= 0
         elements = math.prod(sizes) if is_shape else 0
@@ -116,15 +122,15 @@ def _check_constants(constants: Sequence[Any]) -> None:
         problem = ""
         if attribute.WhichOneof("value") != "tensor":
             problem = "has no value"
-        elif dtype is None or node.attr["dtype"].type != tensor.dtype:
+        elif size is None or node.attr["dtype"].type != tensor.dtype:
             problem = "has a type that no image classifier needs"
         elif tensor.tensor_shape.unknown_rank or not is_shape:
             problem = "has a shape that no value has"
-        elif content and content != elements * dtype.size:
+        elif content and content != elements * size:
             problem = f"has another number of bytes than its shape, {sizes}, takes"
         if problem:
             raise GraphError(f"is broken: its constant {shown(node.name[:100])} {problem}")
-        if dtype is tf.string:
+        if tensor.dtype == string:
             strings += elements
         else:
             numbers += elements

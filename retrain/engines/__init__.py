@@ -5,6 +5,7 @@ The modules, in the order in which data flows (each imports only from those befo
 ============  ===================================================================
 settings      which classifier is used, and how photos are fed to it: the flags
 program       what each format gives: what is inside of a file, and a program
+openvino      TensorFlow's graphs by OpenVINO, without TensorFlow
 frozen_graph  TensorFlow's frozen graphs
 saved_model   TensorFlow's SavedModels
 onnx          ONNX models

@@ -7,19 +7,28 @@ from typing import Any
 
 import numpy as np
 
+from bottlenecks import machine
 from bottlenecks.errors import GraphError, UnsafeGraphError, one_line, shown
 from bottlenecks.network.frozen import SCOPE, import_frozen
+from bottlenecks.network.messages import message
 from bottlenecks.network.tensorflow import import_tensorflow
 from retrain.checks.graph_texts import graph_texts
 from retrain.checks.reading import MAX_LABELS, read_file
 from retrain.checks.safe_graph import MAX_CONSTANT_ELEMENTS, MAX_NODES, check_safe
-from retrain.engines.program import Feeding, classes_of, feeding_of, wrong_input
-from retrain.engines.settings import GraphSettings
+from retrain.engines import openvino
+from retrain.engines.program import (
+    USUAL_INPUTS,
+    USUAL_OUTPUTS,
+    Feeding,
+    Program,
+    classes_of,
+    feeding_of,
+    wrong_input,
+)
+from retrain.engines.settings import AUTO, TENSORFLOW, GraphSettings
 from retrain.export import graph_spec
 
 NAME = "TensorFlow's frozen graph"
-# The output that TensorFlow's label_image.py takes when none is named.
-OF_LABEL_IMAGE = "InceptionV3/Predictions/Reshape_1"
 MAX_GRAPH_BYTES = 4 * MAX_CONSTANT_ELEMENTS + 2**26  # float32, and the nodes around them
 
 
@@ -60,10 +69,29 @@ class FrozenGraph:
         about = texts.get(graph_spec.ABOUT_NODE, ())
         self.about = about[0].decode("utf-8", "backslashreplace") if about else ""
 
-    def start(self, settings: GraphSettings) -> "Session":
-        """Check and import it, once: its bytes are not kept. Raises `GraphError`."""
+    def start(self, settings: GraphSettings) -> Program:
+        """Check and load it, once: its bytes are not kept. Raises `GraphError`."""
+        data = self._taken()
+        return self._compiled(data, settings) or self._session(data, settings)
+
+    def _compiled(self, data: bytes, settings: GraphSettings) -> Program | None:
+        """It in OpenVINO; None where it is left to TensorFlow. Raises `GraphError`."""
+        is_auto = settings.engine == AUTO
+        left = self._any_graph or machine.has_gpu() or not openvino.is_installed()
+        if settings.engine == TENSORFLOW or (is_auto and left):
+            return None
+        graph_def = _checked(message("GraphDef"), self._path, data, self._any_graph)
+        try:
+            return openvino.Compiled(graph_def, settings)
+        except GraphError:
+            if is_auto:  # TensorFlow may know it, or says what is wrong
+                return None
+            raise
+
+    def _session(self, data: bytes, settings: GraphSettings) -> "Session":
+        """It in TensorFlow. Raises `GraphError`."""
         tf = import_tensorflow()
-        graph_def = _checked(self._path, self._taken(), self._any_graph)
+        graph_def = _checked(tf.compat.v1.GraphDef, self._path, data, self._any_graph)
         with tf.Graph().as_default() as graph:
             try:
                 initialise = import_frozen(graph_def, {})
@@ -112,14 +140,17 @@ def read_graph(path: str | os.PathLike[str], any_graph: bool = False) -> Any:
 
     Raises `GraphError`, `UnsafeGraphError`.
     """
-    return _checked(path, read_file(path, "graph", MAX_GRAPH_BYTES), any_graph)
+    data = read_file(path, "graph", MAX_GRAPH_BYTES)
+    return _checked(import_tensorflow().compat.v1.GraphDef, path, data, any_graph)
 
 
-def _checked(path: str | os.PathLike[str], data: bytes, any_graph: bool) -> Any:
-    """The GraphDef that was serialised to ``data``. Raises `GraphError`, `UnsafeGraphError`."""
-    tf = import_tensorflow()
+def _checked(kind: Any, path: str | os.PathLike[str], data: bytes, any_graph: bool) -> Any:
+    """The GraphDef, a message of ``kind``, that was serialised to ``data``.
+
+    Raises `GraphError`, `UnsafeGraphError`.
+    """
     try:
-        graph_def = tf.compat.v1.GraphDef.FromString(data)
+        graph_def = kind.FromString(data)
     except Exception as error:  # protobuf's own, or a plain ValueError
         raise _no_graph(path) from error
     if not graph_def.node:
@@ -142,8 +173,7 @@ def _no_graph(path: str | os.PathLike[str]) -> GraphError:
 
 def find_input(graph: Any, name: str | None) -> Any:
     """The input tensor ``name`` of a ``tf.Graph``, or the one of the usual names it has."""
-    usual = (graph_spec.MUL_NODE, graph_spec.PLACEHOLDER_NODE, "input")
-    tensor = _find(graph, [name] if name else usual, "--input_layer")
+    tensor = _find(graph, [name] if name else USUAL_INPUTS, "--input_layer")
     if tensor.dtype.name != "float32" or tensor.shape.rank not in (None, 4):
         raise wrong_input(f"{tensor.dtype.name} {tensor.shape}", tensor.name)
     return tensor
@@ -151,12 +181,11 @@ def find_input(graph: Any, name: str | None) -> Any:
 
 def find_output(graph: Any, name: str | None) -> Any:
     """The output tensor ``name`` of a ``tf.Graph``, or a usual one, or its only softmax."""
-    usual = (graph_spec.FINAL_NODE, OF_LABEL_IMAGE)
-    if name is None and not any(_has(graph, one) for one in usual):
+    if name is None and not any(_has(graph, one) for one in USUAL_OUTPUTS):
         softmaxes = [op.name for op in graph.get_operations() if op.type == "Softmax"]
         if len(softmaxes) == 1:
             name = softmaxes[0]
-    tensor = _find(graph, [name] if name else usual, "--output_layer")
+    tensor = _find(graph, [name] if name else USUAL_OUTPUTS, "--output_layer")
     if tensor.dtype.name != "float32":
         raise GraphError(
             f"the output {tensor.name} is {tensor.dtype.name}, expected float32 scores; name "

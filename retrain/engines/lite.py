@@ -18,7 +18,7 @@ from retrain.checks.flat import Choice, Flatbuffer, Many, Number, Numbers, Skipp
 from retrain.checks.reading import MAX_LABELS_BYTES, labels_in, read_file
 from retrain.checks.safe_graph import MAX_CONSTANT_ELEMENTS
 from retrain.checks.safe_lite import check_safe
-from retrain.engines.program import Feeding, classes_of, feeding_of, wrong_input
+from retrain.engines.program import Feeding, check_engine, classes_of, feeding_of, wrong_input
 from retrain.engines.settings import GraphSettings
 from retrain.export.lite_metadata import ABOUT_FILE, HASH_FILE, LABELS_FILE, METADATA_NAME
 
@@ -102,6 +102,7 @@ class LiteModel:
 
     def start(self, settings: GraphSettings) -> "Runner":
         """Have LiteRT load it. Raises `GraphError`."""
+        check_engine(settings, NAME)
         try:
             with logged_lines_dropped():
                 interpreter = _interpreter()(model_content=self.data, num_threads=machine.threads())

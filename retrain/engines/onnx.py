@@ -16,7 +16,7 @@ from bottlenecks.errors import GraphError, one_line, shown
 from retrain.checks.reading import labels_in, read_file
 from retrain.checks.safe_graph import MAX_CONSTANT_ELEMENTS
 from retrain.checks.safe_onnx import check_safe, check_values, check_whole
-from retrain.engines.program import Feeding, classes_of, feeding_of
+from retrain.engines.program import Feeding, check_engine, classes_of, feeding_of
 from retrain.engines.settings import GraphSettings
 from retrain.export import graph_spec
 
@@ -87,6 +87,7 @@ class Model:
 
         Raises `GraphError`; `UnsafeGraphError` for what would take too much memory.
         """
+        check_engine(settings, NAME)
         graph = self.proto.graph
         source = find_input(graph, settings.input_layer)
         output = find_output(graph, settings.output_layer)

@@ -11,10 +11,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bottlenecks.errors import GraphError
+from bottlenecks.errors import GraphError, UsageError, shown
 from bottlenecks.photos.decode import INPUT_SIZE
-from retrain.engines.settings import MAX_SIDE, GraphSettings
+from retrain.engines.settings import AUTO, MAX_SIDE, GraphSettings
+from retrain.export import graph_spec
 
+# Of graphs of `retrain` and retrain.py, in the order in which they are looked for.
+USUAL_INPUTS = (graph_spec.MUL_NODE, graph_spec.PLACEHOLDER_NODE, "input")
+# And the output that TensorFlow's label_image.py takes when none is named.
+USUAL_OUTPUTS = (graph_spec.FINAL_NODE, "InceptionV3/Predictions/Reshape_1")
 MAX_FIXED_BATCH = 256
 START_BYTES = 64  # of a file, by which its format is told
 
@@ -128,6 +133,15 @@ def feeding_of(
         batch=batch,
         classes=classes,
     )
+
+
+def check_engine(settings: GraphSettings, name: str) -> None:
+    """Raise `UsageError` where an engine is asked for, and the format ``name`` has its own."""
+    if settings.engine != AUTO:
+        raise UsageError(
+            f"--engine says what runs a graph of TensorFlow's, and {shown(settings.graph)} is in "
+            f"the format {name}, which has its own; leave it out. Received: {settings.engine}"
+        )
 
 
 def wrong_input(received: str, name: str = "") -> GraphError:

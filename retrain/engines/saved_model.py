@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from bottlenecks.errors import GraphError, UnsafeGraphError, one_line, shown
+from bottlenecks.errors import GraphError, UnsafeGraphError, UsageError, one_line, shown
 from bottlenecks.network.tensorflow import import_tensorflow, new_saved_model
 from retrain.checks.reading import read_file
 from retrain.checks.safe_graph import check_safe
-from retrain.engines.frozen_graph import MAX_GRAPH_BYTES, FrozenGraph, Session
-from retrain.engines.program import Feeding, classes_of, feeding_of, wrong_input
-from retrain.engines.settings import GraphSettings
+from retrain.engines.frozen_graph import MAX_GRAPH_BYTES, FrozenGraph
+from retrain.engines.program import Feeding, Program, classes_of, feeding_of, wrong_input
+from retrain.engines.settings import OPENVINO, GraphSettings
 from retrain.export import graph_spec
 
 NAME = "TensorFlow's SavedModel"
@@ -73,7 +73,7 @@ class SavedModel(FrozenGraph):
         super().__init__(path, graph_def.SerializeToString())
         self._image, self._prediction = image, prediction
 
-    def start(self, settings: GraphSettings) -> Session:
+    def start(self, settings: GraphSettings) -> Program:
         """As a `FrozenGraph`, with these tensors where ``settings`` name no others."""
         image = settings.input_layer or self._image
         prediction = settings.output_layer or self._prediction
@@ -129,8 +129,13 @@ class Trusted(FrozenGraph):
     def __init__(self, path: str | os.PathLike[str], graph_def: Any) -> None:
         super().__init__(path, graph_def.SerializeToString(), any_graph=True)
 
-    def start(self, settings: GraphSettings) -> "Signature":  # type: ignore[override]
+    def start(self, settings: GraphSettings) -> Program:
         """Load it. Raises `GraphError`."""
+        if settings.engine == OPENVINO:
+            raise UsageError(
+                "--allow_any_graph runs a SavedModel as it is, which TensorFlow alone can; leave "
+                f"out one of both. Received: --engine {settings.engine}"
+            )
         folder, name = os.path.split(os.path.abspath(self._path))
         if name != graph_spec.SAVED_MODEL_FILE or _has_another(folder):
             raise GraphError(

@@ -8,6 +8,7 @@ from bottlenecks.settings import Settings, flag, require
 from retrain.export.settings import ExportSettings
 
 USUAL_LABELS = ExportSettings.output_labels
+AUTO, TENSORFLOW, OPENVINO = ENGINES = ("auto", "tensorflow", "openvino")
 MAX_SIDE = 4096  # pixels of a photo that is fed to a graph
 
 
@@ -38,6 +39,13 @@ class GraphSettings(Settings):
     )
     input_std: float | None = flag(
         None, "then divided by; 0 for 255 (default: 127.5 for Mul, else 255)", metavar="X"
+    )
+    engine: str = flag(
+        AUTO,
+        "what runs a graph of TensorFlow's: auto is openvino, where that is installed and has all "
+        "its operations; this spares the import of TensorFlow",
+        choices=ENGINES,
+        metavar="|".join(ENGINES),
     )
     allow_any_graph: bool = flag(
         False,
