@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from bottlenecks.errors import GraphError, one_line, shown
-from bottlenecks.network.engines.openvino_graph import compiled, model_of, node_of
+from bottlenecks.network.engines.openvino_graph import model_of, node_of
+from bottlenecks.network.engines.openvino_run import Runner
 from bottlenecks.network.messages import FLOAT32
 from retrain.engines.program import (
     USUAL_INPUTS,
@@ -48,23 +49,17 @@ class Compiled:
         feeding = feeding_of(settings, shape, usual=usual)
         with _naming(settings):
             model = model_of(graph_def, source, [output], (feeding.batch, *feeding.size, 3))
-            self._model = compiled(model)
+            self._run = Runner(model)
         sizes = model.outputs[0].get_partial_shape()
         classes = classes_of([None if size.is_dynamic else size.get_length() for size in sizes])
         self.feeding = dataclasses.replace(feeding, classes=classes)
-        self._idle: list[Any] = []  # what runs the model; each serves one thread at a time
 
     def __call__(self, fed: np.ndarray) -> np.ndarray:
         try:
-            request = self._idle.pop()
-        except IndexError:
-            request = self._model.create_infer_request()
-        try:
-            (scores,) = request.infer([fed], share_inputs=True).values()
+            (scores,) = self._run(fed)
         except RuntimeError as error:
             raise GraphError(f"the graph cannot be run by OpenVINO: {one_line(error)}") from error
-        self._idle.append(request)
-        return np.asarray(scores).reshape(len(fed), -1)
+        return scores.reshape(len(fed), -1)
 
 
 @contextmanager

@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 
 from bottlenecks.errors import GraphError, shown
-from bottlenecks.machine import usable_cores
 from bottlenecks.network.messages import FLOAT32, constants_of
 
-MAX_NODES = 2000  # between the input and the outputs, constants left out: four times InceptionV3's
+MAX_NODES = 1000  # between the input and the outputs, constants left out: three times InceptionV3's
 MAX_ELEMENTS = 2**26  # of a photo's values anywhere in the graph, 50 times InceptionV3's
 MAX_WINDOW = 64  # pixels, of a kernel's or a pool's side, and from one to the next
 _TELEMETRY = "openvino.tools.ovc"  # is imported with OpenVINO, and sends word of that
@@ -78,27 +77,14 @@ def model_of(
     for node in in_order(nodes, values.keys() | constants.keys(), output_nodes):
         values[node.name] = _value(node, values, constants)
     outputs = []
-    for name in output_nodes:
-        output = values[node_of(name)].output
-        if len(values[node_of(name)].shape) == 3:
+    for name in map(node_of, output_nodes):
+        if name not in values:
+            raise GraphError(f"gives a constant at {shown(name[:100])}")
+        output = values[name].output
+        if len(values[name].shape) == 3:
             output = ov.opset13.transpose(output, np.array([0, 2, 3, 1]))
         outputs.append(ov.opset13.result(output))
     return ov.Model(outputs, [pixels], "graph")
-
-
-def compiled(model: Any) -> Any:
-    """An ``openvino.CompiledModel`` for this processor: exact, and with all cores for a batch.
-
-    Its threads are not bound to cores, where another process's might be. Nothing is kept on disk.
-    """
-    options = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "EXECUTION_MODE_HINT": "ACCURACY",
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": usable_cores(),
-        "ENABLE_CPU_PINNING": False,
-    }
-    return import_openvino().Core().compile_model(model, "CPU", options)
 
 
 def node_of(tensor: str) -> str:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from bottlenecks.network.messages import message
 from bottlenecks.network.names import BOTTLENECK_NODE, INPUT_NODE
 from bottlenecks.network.tensorflow import import_tensorflow
 
-pytest.importorskip("openvino")
+# `pytest.importorskip` would import it whole, which sends telemetry.
+pytestmark = pytest.mark.skipif(not find_spec("openvino"), reason="needs openvino")
 
 FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 Make = Callable[[Any, Any], Any]
