@@ -4,6 +4,7 @@ The ``tensorboard`` package has the same messages under another name, so that bo
 process. What is given to TensorFlow itself goes through bytes: ``GraphDef.FromString`` of each.
 """
 
+import functools
 import importlib
 from typing import Any
 
@@ -18,6 +19,28 @@ _DTYPES = {FLOAT32: np.dtype("<f4"), 3: np.dtype("<i4")}  # and DT_INT32
 def message(name: str, module: str = "graph") -> Any:
     """The class of a message: "GraphDef" of ``graph.proto``, or another of another module."""
     return getattr(importlib.import_module(f"tensorboard.compat.proto.{module}_pb2"), name)
+
+
+@functools.cache
+def saved_model() -> Any:
+    """The class of a SavedModel, which ``tensorboard`` has the parts of alone."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    part = message("MetaGraphDef", "meta_graph").DESCRIPTOR
+    kinds = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(
+        name="retrain/saved_model.proto", package="retrain", syntax="proto3"
+    )
+    file.dependency.append(part.file.name)
+    described = file.message_type.add(name="SavedModel")
+    version, metas = described.field.add(), described.field.add()
+    version.MergeFrom(kinds(name="saved_model_schema_version", number=1, type=kinds.TYPE_INT64))
+    metas.MergeFrom(kinds(name="meta_graphs", number=2, type=kinds.TYPE_MESSAGE))
+    version.label, metas.label = kinds.LABEL_OPTIONAL, kinds.LABEL_REPEATED
+    metas.type_name = f".{part.full_name}"
+    pool = descriptor_pool.Default()  # where the parts are
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("retrain.SavedModel"))
 
 
 def constants_of(graph_def: Any) -> dict[str, np.ndarray]:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from bottlenecks.errors import GraphError, UnsafeGraphError, UsageError, one_line, shown
-from bottlenecks.network.tensorflow import import_tensorflow, new_saved_model
+from bottlenecks.network.messages import saved_model
+from bottlenecks.network.tensorflow import import_tensorflow
 from retrain.checks.reading import read_file
 from retrain.checks.safe_graph import check_safe
 from retrain.engines.frozen_graph import MAX_GRAPH_BYTES, FrozenGraph
@@ -38,7 +39,7 @@ def read(path: str | os.PathLike[str], any_graph: bool = False) -> FrozenGraph:
     Raises `GraphError`, `UnsafeGraphError`.
     """
     file = os.path.join(path, graph_spec.SAVED_MODEL_FILE) if os.path.isdir(path) else path
-    saved = new_saved_model()
+    saved = saved_model()()
     try:
         saved.ParseFromString(read_file(file, "graph", MAX_GRAPH_BYTES))
     except GraphError:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from bottlenecks.errors import GraphError
+from bottlenecks.network.messages import message
 from bottlenecks.network.tensorflow import import_tensorflow
-from retrain.checks.safe_graph import MAX_EDGES, MAX_STRINGS, SAFE_OPS
+from retrain.checks.safe_graph import CONSTANT_TYPES, MAX_EDGES, MAX_STRINGS, SAFE_OPS, check_safe
 from retrain.engines.engine import Engine
 from retrain.engines.settings import GraphSettings
 
@@ -231,3 +232,34 @@ def test_a_shape_of_a_million_sizes_is_refused_at_once(
     shape.dim.extend([type(shape).Dim(size=2**62)] * 10**6)
     with pytest.raises(GraphError, match="has a shape that no value has"):
         use(graph_def.SerializeToString())
+
+
+def test_the_types_of_constants_are_as_tensorflow_has_them() -> None:
+    number_of = message("DataType", "types").Value
+    for name, size in CONSTANT_TYPES.items():
+        assert tf.as_dtype(number_of(f"DT_{name}")).size == size
+    assert len(CONSTANT_TYPES) == 19
+
+
+def test_what_is_refused_is_refused_without_tensorflow_s_messages_too(sound: bytes) -> None:
+    random_ = random.Random(0)
+    found = []
+    for _ in range(2000):
+        mutated = bytearray(sound)
+        for _ in range(random_.choice((1, 1, 3))):
+            mutated[random_.randrange(len(mutated))] = random_.randrange(256)
+        outcomes = [outcome(kind, bytes(mutated)) for kind in (GraphDef, message("GraphDef"))]
+        assert outcomes[0] == outcomes[1]
+        found.append(outcomes[0])
+    assert sum(one not in ("", "unreadable") for one in found) > 20
+
+
+def outcome(kind: Any, data: bytes) -> str:
+    """What `check_safe` says of a graph in a message of ``kind``."""
+    try:
+        check_safe(kind.FromString(data))
+    except GraphError as error:
+        return str(error)
+    except Exception:  # protobuf's
+        return "unreadable"
+    return ""
