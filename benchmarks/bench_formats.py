@@ -31,7 +31,8 @@ A_SECOND = 0.33  # of the three that the import takes on two cores with nothing 
 class Kind:
     """A format: the ``flag`` that names its ``file``, and other flags that it takes.
 
-    ``at_most`` is the goal for its cold answer, as a multiple of the import of TensorFlow.
+    ``at_most`` is the goal for its cold answer, as a multiple of the import of TensorFlow, and
+    ``engine`` what runs it.
     """
 
     name: str
@@ -39,11 +40,13 @@ class Kind:
     flag: str
     others: Mapping[str, Any] = field(default_factory=dict)
     at_most: float | None = None
+    engine: str = "auto"
 
 
-FROZEN = Kind("frozen graph", "graph.pb", "output_graph")
+FROZEN = Kind("frozen graph", "graph.pb", "output_graph", engine="tensorflow")
 KINDS = (
     FROZEN,
+    Kind("frozen graph, OpenVINO", "graph.pb", "output_graph", at_most=0.35, engine="openvino"),
     Kind("ONNX", "model.onnx", "output_onnx"),
     *(
         Kind(
@@ -100,7 +103,8 @@ def _config(folder: Path, kind: Kind) -> Config:
 
 
 def _engine(folder: Path, kind: Kind) -> Engine:
-    return Engine(GraphSettings(graph=str(folder / kind.file), labels=str(folder / "labels.txt")))
+    graph, labels = (str(folder / name) for name in (kind.file, "labels.txt"))
+    return Engine(GraphSettings(graph=graph, labels=labels, engine=kind.engine))
 
 
 def _exactness(engines: Mapping[str, Engine], testing: Subset) -> list[Finding]:
@@ -144,6 +148,7 @@ def _cold(folder: Path, photo: Path, rounds: int) -> list[Finding]:
     sides = {IMPORT: command("-c", IMPORT, folder=folder)}
     for kind in KINDS:
         line = ["-m", "label_image", "--graph", folder / kind.file, "--labels", labels, photo]
+        line += ["--engine", kind.engine]
         sides[kind.name] = command(*line, folder=folder)
     seconds = alternate(sides, rounds)
     findings = []

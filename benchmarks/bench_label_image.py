@@ -1,6 +1,6 @@
 """Does ``python -m label_image folder/`` keep the speed of stage one, over 300 photos?
 
-Both as whole processes, stage one with an empty cache; both load the frozen network from disk.
+All as whole processes, stage one with an empty cache; all load the frozen network from disk.
 """
 
 import itertools
@@ -8,6 +8,7 @@ import itertools
 from measure import Finding, Inputs, alternate, command, main, of, photos, ratios, speeds
 
 PHOTOS, ROUNDS = 300, 3
+ENGINES = ("tensorflow", "openvino")
 
 
 def measure(inputs: Inputs) -> list[Finding]:
@@ -23,13 +24,24 @@ def measure(inputs: Inputs) -> list[Finding]:
         seconds = alternate(
             {
                 "stage one": stage_one,
-                "label_image": command("-m", "label_image", "photos", folder=folder),
+                **{
+                    engine: command(
+                        "-m", "label_image", "--engine", engine, "photos", folder=folder
+                    )
+                    for engine in ENGINES
+                },
             },
             ROUNDS,
         )
-    ratio = ratios(seconds, "stage one", "label_image")
     return [
-        of("python -m label_image folder/ / stage one", ratio, "times", at_least=0.9),
+        *(
+            of(
+                f"python -m label_image folder/, {engine} / stage one",
+                *(ratios(seconds, "stage one", engine), "times"),
+                at_least=0.9,
+            )
+            for engine in ENGINES
+        ),
         *speeds(seconds, PHOTOS),
     ]
 
