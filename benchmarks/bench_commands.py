@@ -1,7 +1,8 @@
 """How long do the commands take, as multiples of ``python -c "import tensorflow"``?
 
 A warm ``python -m retrain`` with 3,670 cached vectors (1000 steps, graph exported), and a cold
-``python -m label_image photo.jpg`` by each engine; ``--help`` and an error that needs no TensorFlow in seconds.
+``python -m label_image photo.jpg`` by each engine; ``--help`` and an error that needs no TensorFlow
+in seconds.
 """
 
 import os

@@ -11,7 +11,7 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,9 +22,9 @@ from bottlenecks.forks import OwnProcess, PerProcess
 from bottlenecks.machine import cpu_has_bfloat16
 from bottlenecks.network import kept, layers
 from bottlenecks.network.cuts import INPUT
-from bottlenecks.network.engines import bfloat16
-from bottlenecks.network.engines.devices import gpus, in_parts
-from bottlenecks.network.frozen import import_frozen
+from bottlenecks.network.engines import int8
+from bottlenecks.network.engines.devices import Run
+from bottlenecks.network.engines.engine import ENGINES
 from bottlenecks.network.names import (
     ARCHITECTURE,
     BOTTLENECK_NODE,
@@ -70,7 +70,7 @@ class NetworkExtractor(Extractor, Protocol):
 
     @property
     def precision(self) -> str:
-        """What it computes in on this machine, one of `PRECISIONS`."""
+        """What rows at a cut are computed in, and what is above it: "float32" or "bfloat16"."""
 
     @property
     def frozen(self) -> bytes:
@@ -87,8 +87,10 @@ class InceptionV3:
     """Keras' InceptionV3 without its top, frozen, as a `NetworkExtractor`.
 
     ``weights`` is "imagenet", "random" or a path; ``model_dir`` keeps what is downloaded and
-    the frozen network; ``precision`` is "float32" or "bfloat16". Nothing is downloaded or
-    imported before it is needed; a path that is no weights file raises `WeightsError` at once.
+    the frozen network; ``precision`` is one of `PRECISIONS` and ``engine`` one of `ENGINES`.
+    "int8" takes ``numbers``, as `bottlenecks.network.engines.int8.to_bytes` gives them. Nothing is
+    downloaded or imported before it is needed; a path that is no weights file raises
+    `WeightsError` at once.
     """
 
     cut: str | None = None  # the whole network
@@ -99,26 +101,45 @@ class InceptionV3:
         model_dir: str | os.PathLike[str] = "~/.cache/retrain",
         precision: str = "float32",
         on_download: OnDownload | None = None,
+        engine: str = "tensorflow",
+        numbers: bytes | None = None,
     ) -> None:
-        if precision not in PRECISIONS:
-            raise UsageError(f"precision must be one of {PRECISIONS}. Received: {precision!r}")
+        for name, value, known in (
+            ("precision", precision, PRECISIONS),
+            ("engine", engine, tuple(ENGINES)),
+        ):
+            if value not in known:
+                raise UsageError(f"{name} must be one of {known}. Received: {value!r}")
+        if (precision == "int8") != (numbers is not None):
+            raise UsageError("int8 needs the numbers of a calibration, and nothing else has them")
         if precision == "bfloat16" and not cpu_has_bfloat16():
             log.warning("this processor has no bfloat16; going on with float32 at its speed")
             precision = "float32"
         check_weights_argument(weights)
         self.model_dir = Path(checked_path(model_dir, "model_dir"))
-        self.precision = precision
+        self.row_precision, self.engine = precision, engine
+        self._numbers = numbers
         self._weights_argument = weights
         self._on_download = on_download
         self._not_kept: bytes | None = None  # the frozen network, where it cannot be on disk
 
     def at(self, cut: str) -> "InceptionV3":
-        """The same network up to ``cut``, one of `bottlenecks.network.cuts.CUTS`."""
+        """The same network up to ``cut``, one of `bottlenecks.network.cuts.CUTS`.
+
+        Calibrated numbers are those of the whole: rows of a part are of the next best precision.
+        """
         part = copy.copy(self)
         for name in ("fingerprint", "_run"):  # of the whole
             part.__dict__.pop(name, None)
         part.cut = cut
+        part.row_precision, part._numbers = self.precision, None
         return part
+
+    @property
+    def precision(self) -> str:
+        if self.row_precision != "int8":
+            return self.row_precision
+        return "bfloat16" if cpu_has_bfloat16() else "float32"
 
     @property
     def spec(self) -> RowSpec:
@@ -148,10 +169,11 @@ class InceptionV3:
             return {**decoded, **rows}
         return {
             "weights_sha256": self.weights.sha256,
-            "precision": self.precision,
+            "precision": self.row_precision,
             **decoded,
             **rows,
-            **({"bfloat16": bfloat16.VERSION} if self.precision == "bfloat16" else {}),
+            **ENGINES[self.engine].marks(self.row_precision),
+            **({} if self._numbers is None else _of_int8(self._numbers)),
         }
 
     @property
@@ -185,40 +207,19 @@ class InceptionV3:
         with _building():
             run = self._run
         self._process.check("this network")
-        try:
-            vectors: np.ndarray = run(pixels)
-        except Exception as error:
-            if isinstance(error, import_tensorflow().errors.ResourceExhaustedError):
-                raise MemoryError("TensorFlow is out of memory") from error
-            raise
-        return vectors
+        return run(pixels)
 
     @functools.cached_property
-    def _run(self) -> Callable[[np.ndarray], np.ndarray]:
-        """The network on the usual device, or on each of several GPUs with a part of a batch."""
-        devices = gpus()
-        if len(devices) < 2:
-            return self._run_on(None)
-        return in_parts([self._run_on(device) for device in devices])
-
-    def _run_on(self, device: str | None) -> Callable[[np.ndarray], np.ndarray]:
-        tf = import_tensorflow()
-        graph_def = tf.compat.v1.GraphDef.FromString(self.frozen)
-        if self.cut is not None:
-            graph_def = layers.below(graph_def, self.cut)
-        if self.precision == "bfloat16":
-            graph_def = bfloat16.to_bfloat16(graph_def)
-        with tf.Graph().as_default() as graph, tf.device(device):
-            pixels = tf.compat.v1.placeholder(tf.uint8, (None, *INPUT_SIZE, 3))
-            scaled = tf.cast(pixels, tf.float32) / 127.5 - 1.0
-            initialise = import_frozen(graph_def, {f"{INPUT_NODE}:0": scaled})
-            output = BOTTLENECK_NODE if self.cut is None else layers.CUT_NODE
-            rows = tf.cast(graph.get_tensor_by_name(f"{output}:0"), self.spec.dtype)
-        session = tf.compat.v1.Session(graph=graph)
+    def _run(self) -> Run:
+        """The network, started by the engine."""
+        run = ENGINES[self.engine].start(self.frozen, self.cut, self.row_precision, self._numbers)
         self._process = OwnProcess()
-        initialise(session)
-        run: Callable[[np.ndarray], np.ndarray] = session.make_callable(rows, [pixels])
         return run
+
+
+def _of_int8(numbers: bytes) -> dict[str, Any]:
+    """What of a calibration changes a row."""
+    return {"int8": int8.VERSION, "numbers_sha256": hashlib.sha256(numbers).hexdigest()}
 
 
 def keras_model(weights: Weights, classes: int | None = None) -> Any:

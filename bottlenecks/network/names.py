@@ -13,4 +13,6 @@ NETWORK_FILE = re.compile(
     r"inception_v3-[0-9a-f]{12}-[0-9a-f]{64}\.pb|inception_v3_weights_\w+\.h5"
 )
 IMAGENET, RANDOM = "imagenet", "random"  # weights that are no file of the user's
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "int8")
+ENGINES = ("tensorflow", "openvino")
+AUTO = "auto"  # the fastest that there is

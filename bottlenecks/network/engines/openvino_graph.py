@@ -54,11 +54,13 @@ def model_of(
     input_node: str,
     output_nodes: Sequence[str],
     input_shape: Sequence[int | None],
+    operations: "Mapping[str, Operation] | None" = None,
 ) -> Any:
     """An ``openvino.Model`` from (n, height, width, 3) float32 to what ``output_nodes`` give.
 
     ``graph_def`` is one of `bottlenecks.network.messages`, with or without ``input_node``, and
-    ``input_shape`` has None where n varies. Outputs have their shapes in TensorFlow.
+    ``input_shape`` has None where n varies. Outputs have their shapes in TensorFlow. ``operations``
+    are done instead of `OPERATIONS`.
 
     Raises `GraphError` for what is not of the operations here; the message goes on from the graph's
     name. Needs OpenVINO.
@@ -75,7 +77,7 @@ def model_of(
     moved = ov.opset13.transpose(pixels, np.array([0, 3, 1, 2]))
     values = {input_node: Value(moved, tuple(int(side or 0) for side in sides))}
     for node in in_order(nodes, values.keys() | constants.keys(), output_nodes):
-        values[node.name] = _value(node, values, constants)
+        values[node.name] = _value(node, values, constants, operations or OPERATIONS)
     outputs = []
     for name in map(node_of, output_nodes):
         if name not in values:
@@ -122,10 +124,15 @@ def in_order(nodes: Mapping[str, Any], given: Any, outputs: Sequence[str]) -> li
     return list(found.values())
 
 
-def _value(node: Any, values: Mapping[str, Value], constants: Mapping[str, np.ndarray]) -> Value:
+def _value(
+    node: Any,
+    values: Mapping[str, Value],
+    constants: Mapping[str, np.ndarray],
+    operations: "Mapping[str, Operation]",
+) -> Value:
     """What ``node`` gives. Raises `GraphError`."""
     name = f"{shown(node.name[:100])} ({shown(node.op[:100])})"
-    operation = OPERATIONS.get(node.op)
+    operation = operations.get(node.op)
     if operation is None:
         raise GraphError(f"has {name}, an operation that is not run by OpenVINO")
     if node.attr["T" if node.op != "PlaceholderWithDefault" else "dtype"].type != FLOAT32:
@@ -328,7 +335,9 @@ def _matmul(node: Any, inputs: Sequence[Any]) -> Value:
     return _checked(_ops().matmul(x.output, _constant(matrix), False, False), (matrix.shape[1],))
 
 
-OPERATIONS: Mapping[str, Callable[[Any, Sequence[Any]], Value]] = {
+# What makes OpenVINO's node of a node and of what it reads: values, and constants as arrays.
+Operation = Callable[[Any, Sequence[Any]], Value]
+OPERATIONS: Mapping[str, Operation] = {
     "Add": _arithmetic,
     "AddV2": _arithmetic,
     "AvgPool": _pool,

@@ -14,9 +14,11 @@ import numpy as np
 from bottlenecks.machine import usable_cores
 from bottlenecks.network.engines.openvino_graph import import_openvino
 
+FLOAT32, BFLOAT16 = "f32", "bf16"  # OpenVINO's names of them
+
 
 class Runner:
-    """Runs an ``openvino.Model`` of one input in float32, each batch on all cores.
+    """Runs an ``openvino.Model`` of one input, each batch on all cores; floats are of ``bits``.
 
     Several threads may call it at once. In a forked child it is of no use, but does no harm there.
     Nothing is kept on disk, and no thread is bound to a core, where another process's might be.
@@ -24,10 +26,10 @@ class Runner:
     Raises ``RuntimeError`` where OpenVINO cannot do that.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, bits: str = FLOAT32) -> None:
         options = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "EXECUTION_MODE_HINT": "ACCURACY",
+            "INFERENCE_PRECISION_HINT": bits,
+            "EXECUTION_MODE_HINT": "ACCURACY" if bits == FLOAT32 else "PERFORMANCE",
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": usable_cores(),
             "ENABLE_CPU_PINNING": False,
@@ -39,7 +41,7 @@ class Runner:
         _alive.add(self)
 
     def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
-        """What the outputs are for (n, height, width, 3) float32, each (n, ...) float32.
+        """What the outputs are for (n, height, width, 3), each (n, ...) float32.
 
         Raises ``RuntimeError``.
         """

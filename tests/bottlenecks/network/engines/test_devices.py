@@ -44,7 +44,7 @@ def test_a_machine_without_gpus_has_none(monkeypatch: pytest.MonkeyPatch) -> Non
 TWO_DEVICES = """
 import sys
 import numpy as np
-from bottlenecks.network import inception
+from bottlenecks.network.engines import with_tensorflow
 from bottlenecks.network.inception import InceptionV3
 from bottlenecks.network.tensorflow import import_tensorflow
 tf = import_tensorflow()
@@ -58,11 +58,11 @@ for cut in (None, "mixed2"):
     if cut is not None:
         one, two = one.at(cut), two.at(cut)
     expected = one(pixels)
-    inception.gpus, seen = lambda: names, []
+    with_tensorflow.gpus, seen = lambda: names, []
     placed = tf.device
     tf.device = lambda name: seen.append(name) or placed(name)
     found = two(pixels)
-    tf.device, inception.gpus = placed, lambda: []
+    tf.device, with_tensorflow.gpus = placed, lambda: []
     assert set(names) <= set(seen), seen
     assert one.fingerprint == two.fingerprint
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
