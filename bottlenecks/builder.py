@@ -15,7 +15,8 @@ import numpy as np
 from bottlenecks import atomic, machine, speeds
 from bottlenecks.config import Config
 from bottlenecks.errors import BadImageError, ImageFolderError, if_interrupted, shown
-from bottlenecks.network.inception import Extractor, InceptionV3
+from bottlenecks.extractors import extractor_for, name_of
+from bottlenecks.network.inception import Extractor
 from bottlenecks.network.names import PRECISIONS
 from bottlenecks.outputs import check_folder_place
 from bottlenecks.photos.decode import decode
@@ -77,6 +78,7 @@ class BuildReport:
     passed_over: int
     empty_folders: tuple[str, ...]
     sets: Mapping[str, str] = field(default_factory=dict)  # of a ready-made split, their folders
+    network: str = ""  # precision and engine of what computes the rows
 
     @property
     def counts(self) -> dict[str, int]:
@@ -109,17 +111,21 @@ def build(
     5 seconds, and when the run is interrupted. An image that cannot be read is in
     ``failed`` and in ``bad_images.csv`` of the cache folder; it is tried again next time.
 
-    ``extractor`` stands in for InceptionV3; ``folder`` is a `scan` made before.
+    ``extractor`` stands in for what `bottlenecks.extractors` chooses; ``folder`` is a `scan` made
+    before.
 
     Raises `ImageFolderError` (also where no image of a label can be read), `WeightsError`,
     `CacheError`, ``OSError``, and with ``config.strict`` `BadImageError`.
     """
-    folder = folder or scan(
-        config.image_dir, validation_dir=config.validation_dir, test_dir=config.test_dir
-    )
+    folder = folder or scan_of(config)
     check_folders(config)
-    extractor = extractor or InceptionV3(config.weights, config.model_dir, config.precision)
+    extractor = extractor or extractor_for(config, folder)
     return _Build(config, folder, extractor, on_progress).run()
+
+
+def scan_of(config: Config) -> ImageFolder:
+    """The images of ``config``. Raises `ImageFolderError`."""
+    return scan(config.image_dir, validation_dir=config.validation_dir, test_dir=config.test_dir)
 
 
 def check_folders(config: Config) -> None:
@@ -318,6 +324,7 @@ class _Build:
             passed_over=self.folder.passed_over,
             empty_folders=self.folder.empty_folders,
             sets=self.folder.sets,
+            network=name_of(self.extractor),
         )
         if lost := sorted(set(self.folder.counts) - set(report.counts)):
             example = next(bad for bad in self.failed if bad.label == lost[0])

@@ -1,6 +1,5 @@
 """python -m bottlenecks: flags -> config -> build or housekeeping -> printed summary."""
 
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
@@ -12,10 +11,7 @@ from bottlenecks.settings import Output, checked_path
 
 if TYPE_CHECKING:
     from bottlenecks.builder import BadImage, BuildReport
-    from bottlenecks.network.inception import Extractor, InceptionV3
-    from bottlenecks.network.weights import OnDownload
-
-log = logging.getLogger(__name__)
+    from bottlenecks.network.inception import Extractor
 
 DESCRIPTION = """\
 Run every photo of a folder once through InceptionV3 and keep the 2048 numbers of each
@@ -95,16 +91,25 @@ def _main(argv: Sequence[str] | None, extractor: "Extractor | None") -> int:
 
 def _build(config: Config, exports: dict[str, str], extractor: "Extractor | None") -> int:
     from bottlenecks import takeout
-    from bottlenecks.builder import build
+    from bottlenecks.builder import build, check_folders, scan_of
+    from bottlenecks.extractors import extractor_for
     from bottlenecks.outputs import check_ways, check_writable
     from bottlenecks.progress import ProgressBar
 
     outputs = [Output(f"export_{suffix}", path) for suffix, path in exports.items()]
     check_ways([*outputs, *config.outputs], config.inputs)
     check_writable(outputs)
-    with ProgressBar("bottlenecks", "images") as bar, ProgressBar("weights", "B", True) as download:
-        extractor = extractor or make_extractor(config, download)
-        report = build(config, extractor=extractor, on_progress=lambda p: bar(p.done, p.total))
+    with (
+        ProgressBar("bottlenecks", "images") as bar,
+        ProgressBar("weights", "B", True) as download,
+        ProgressBar("calibrating 8 bits", "steps") as calibrating,
+    ):
+        folder = scan_of(config)
+        check_folders(config)
+        extractor = extractor or extractor_for(config, folder, download, calibrating)
+        report = build(
+            config, extractor=extractor, folder=folder, on_progress=lambda p: bar(p.done, p.total)
+        )
     print(summary(report), flush=True)
     for suffix, export in (("hdf5", takeout.export_hdf5), ("npz", takeout.export_npz)):
         if suffix in exports:
@@ -189,15 +194,6 @@ def _prune(
     return DONE
 
 
-def make_extractor(config: Config, on_download: "OnDownload") -> "InceptionV3":
-    """InceptionV3 as ``config`` wants it."""
-    from bottlenecks.network.inception import InceptionV3
-
-    if config.weights == "random":
-        log.warning("--weights random is an UNTRAINED network: for trials, not for real photos")
-    return InceptionV3(config.weights, config.model_dir, config.precision, on_download)
-
-
 def label_lines(counts: Mapping[str, int]) -> list[str]:
     """How many images there are, and of which labels."""
     width = max([12, *map(len, counts)])
@@ -220,6 +216,7 @@ def summary(report: "BuildReport") -> str:
 
     lines = label_lines(report.counts)
     rate = f" ({report.images_per_second:.1f} images/s)" if report.computed else ""
+    lines += [f"network         {report.network}"] if report.network else []
     lines += [
         f"computed        {report.computed:>7}{rate}",
         f"already cached  {report.cached:>7}",

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bottlenecks.network.names import IMAGENET, PRECISIONS, RANDOM
+from bottlenecks.network.names import AUTO, ENGINES, IMAGENET, PRECISIONS, RANDOM
 from bottlenecks.settings import Output, Settings, flag, require
 
 
@@ -62,11 +62,18 @@ class Config(PhotoSettings):
         first=True,
     )
     precision: str = flag(
-        "float32",
-        "bfloat16 is faster where the processor has it, and a little less exact",
-        choices=PRECISIONS,
-        metavar="|".join(PRECISIONS),
+        AUTO,
+        "what the network computes in: bfloat16 and int8 are faster and a little less exact; auto "
+        "goes on with what the cache was made in, else takes the fastest that pays",
+        choices=(AUTO, *PRECISIONS),
+        metavar="|".join((AUTO, *PRECISIONS)),
         first=True,
+    )
+    engine: str = flag(
+        AUTO,
+        "what runs the network; openvino is faster on processors, and an extra",
+        choices=(AUTO, *ENGINES),
+        metavar="|".join((AUTO, *ENGINES)),
     )
 
     @property

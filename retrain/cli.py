@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bottlenecks.cli import make_extractor
 from bottlenecks.command import DONE, Parser, as_process, run
 from bottlenecks.errors import UsageError
 from bottlenecks.settings import Settings
@@ -65,11 +64,12 @@ def _main(argv: Sequence[str] | None, extractor: "NetworkExtractor | None") -> i
     with (
         ProgressBar("bottlenecks", "images") as bar,
         ProgressBar("weights", "B", True) as download,
+        ProgressBar("calibrating 8 bits", "steps") as calibrating,
         ProgressBar("training", "steps", delay=BAR_SECONDS, only_in_terminal=True) as steps,
         ProgressBar("fine-tuning", "steps") as tuning,
     ):
-        extractor = extractor or make_extractor(config, download)
-        train(config, extractor=extractor, listener=Console(config, bar, steps, tuning))
+        console = Console(config, bar, steps, tuning, download, calibrating)
+        train(config, extractor=extractor, listener=console)
     return DONE
 
 

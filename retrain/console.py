@@ -7,6 +7,7 @@ from bottlenecks import machine, speeds
 from bottlenecks.builder import BuildReport, Progress
 from bottlenecks.cli import summary
 from bottlenecks.errors import shown
+from bottlenecks.network.engines import with_openvino
 from bottlenecks.progress import ProgressBar
 from bottlenecks.row_spec import BOTTLENECK
 from retrain.config import Config, MeasureConfig
@@ -40,8 +41,15 @@ class Console(Listener):
     """Prints a run as it goes: results to stdout, the progress to stderr."""
 
     def __init__(
-        self, config: Config, bar: ProgressBar, steps: ProgressBar, tuning: ProgressBar
+        self,
+        config: Config,
+        bar: ProgressBar,
+        steps: ProgressBar,
+        tuning: ProgressBar,
+        download: ProgressBar | None = None,
+        calibrating: ProgressBar | None = None,
     ) -> None:
+        self._download, self._calibrating = download, calibrating
         self._config, self._bar, self._steps, self._tuning = config, bar, steps, tuning
         self._has_heading = self._has_tuning_heading = self._is_head_trained = False
         self._writing = ""  # a format
@@ -51,6 +59,14 @@ class Console(Listener):
         self._times: list[tuple[str, float]] = []
         self._since = time.monotonic()
         self.hint = ""  # what would have been faster
+
+    def downloading(self, done: int, total: int) -> None:
+        if self._download is not None:
+            self._download(done, total)
+
+    def calibrating(self, done: int, total: int) -> None:
+        if self._calibrating is not None:
+            self._calibrating(done, total)
 
     def progress(self, progress: Progress) -> None:
         self._bar(progress.done, progress.total)
@@ -244,8 +260,12 @@ class MeasureConsole(MeasureListener):
 
 def _hint(config: Config, report: BuildReport) -> str:
     """What would have been faster, if anything."""
-    is_slow = config.precision == "float32" and report.computed > HINT_IMAGES
-    if not (is_slow and machine.cpu_has_bfloat16() and report.images_per_second):
+    is_slow = report.network.startswith("float32") and report.computed > HINT_IMAGES
+    if not (is_slow and report.images_per_second):
+        return ""
+    if not (with_openvino.is_installed() or machine.has_gpu()) and machine.most_of_int8():
+        return f"hint    {with_openvino.INSTALL} makes stage one faster"
+    if not machine.cpu_has_bfloat16():
         return ""
     seconds = report.computed / report.images_per_second
     other = speeds.remembered(config.model_dir, "bfloat16")

@@ -11,6 +11,12 @@ from retrain.training.tuned import FineTuned
 class Listener:
     """What `train` tells while it runs; a subclass shows what it wants to."""
 
+    def downloading(self, done: int, total: int) -> None:
+        """So many bytes of the weights are here; ``total`` is 0 where that is not known."""
+
+    def calibrating(self, done: int, total: int) -> None:
+        """So many steps of the calibration of 8 bits are done."""
+
     def progress(self, progress: Progress) -> None:
         """Stage one is this far."""
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from bottlenecks import machine, speeds
 from bottlenecks.builder import CachedImage
 from bottlenecks.errors import BadImageError, UsageError
+from bottlenecks.extractors import choose
 from bottlenecks.network.cuts import INPUT
-from bottlenecks.network.inception import Extractor, InceptionV3, NetworkExtractor
+from bottlenecks.network.inception import Extractor, NetworkExtractor
 from bottlenecks.network.layers import spec_at
 from bottlenecks.network.weights import are_at_hand
 from bottlenecks.photos.labels import (
@@ -115,12 +116,16 @@ def plan(config: Config, extractor: NetworkExtractor | None = None) -> Plan:
     names = list(set_of.values())
     sets: dict[str, int] = {name: names.count(name) for name in SETS}
     weights_missing = extractor is None and not are_at_hand(config.weights, config.model_dir)
-    speed = speeds.remembered(config.model_dir, config.precision)
+    choice = None
+    if extractor is None and not weights_missing:
+        choice = choose(config, folder)
+        extractor = choice.network
+    precision = "float32" if choice is None else choice.precision
+    speed = speeds.remembered(config.model_dir, precision)
     rate = speed or speeds.USUAL_PER_CORE * machine.usable_cores()
-    if weights_missing:
+    if extractor is None or (choice is not None and choice.is_new):
         missing, more = len(folder.images), _most_missing(config, sets)
     else:
-        extractor = extractor or InceptionV3(config.weights, config.model_dir, config.precision)
         cache = _loaded(config, extractor)
         images = _readable(folder, cache)
         missing = len({image.key for image in images if image.key not in cache})
@@ -134,14 +139,14 @@ def plan(config: Config, extractor: NetworkExtractor | None = None) -> Plan:
         speed=speed,
         seconds=missing / rate,
         more=tuple(_with_room(missing, more, rate)),
-        tuning_seconds=_tuning_seconds(config, sets[TRAINING]),
+        tuning_seconds=_tuning_seconds(config, precision, sets[TRAINING]),
     )
 
 
-def _tuning_seconds(config: Config, images: int) -> float | None:
+def _tuning_seconds(config: Config, precision: str, images: int) -> float | None:
     if config.cut is None:
         return None
-    what = speeds.fine_tuning(config.cut, config.precision)
+    what = speeds.fine_tuning(config.cut, precision)
     speed = speeds.remembered(config.model_dir, what)
     return speed and config.fine_tune_epochs * images / speed
 

@@ -4,9 +4,10 @@ import dataclasses
 from contextlib import ExitStack
 
 from bottlenecks import atomic
-from bottlenecks.builder import build
+from bottlenecks.builder import build, check_folders
 from bottlenecks.errors import if_interrupted
-from bottlenecks.network.inception import InceptionV3, NetworkExtractor
+from bottlenecks.extractors import extractor_for
+from bottlenecks.network.inception import NetworkExtractor
 from retrain.config import Config
 from retrain.data.dataset import Dataset, assemble
 from retrain.export.settings import NO_QUANTISATION
@@ -43,8 +44,10 @@ def train(
     # Before TensorFlow does anything else, as it has to be for several workers.
     strategy = None if config.cut is None else strategy_for(config.strategy)
     writes = is_chief(strategy)
-    extractor = extractor or InceptionV3(config.weights, config.model_dir, config.precision)
     listener = listener or Listener()
+    check_folders(config)
+    if extractor is None:
+        extractor = extractor_for(config, folder, listener.downloading, listener.calibrating)
     report = build(config, extractor=extractor, folder=folder, on_progress=listener.progress)
     del folder  # a million images take much memory
     with ExitStack() as stack:

@@ -123,6 +123,17 @@ class InceptionV3:
         self._on_download = on_download
         self._not_kept: bytes | None = None  # the frozen network, where it cannot be on disk
 
+    def computed_in(
+        self, precision: str, engine: str, numbers: bytes | None = None
+    ) -> "InceptionV3":
+        """The same network, of the same weights, run otherwise."""
+        found = InceptionV3(
+            self._weights_argument, self.model_dir, precision, self._on_download, engine, numbers
+        )
+        if "weights" in self.__dict__:  # which were found and hashed
+            found.__dict__["weights"] = self.weights
+        return found
+
     def at(self, cut: str) -> "InceptionV3":
         """The same network up to ``cut``, one of `bottlenecks.network.cuts.CUTS`.
 

@@ -1,8 +1,10 @@
 """What the files of a cache folder are called, and how they are read: never through a link.
 
 ``inception_v3-<12 hex of the fingerprint>/`` holds shards (``<64 hex>.h5``), those set aside
-(``<64 hex>.h5.damaged``), checkpoints of fine-tuning (``<64 hex>.checkpoint``), and the
-bookkeeping. What is called otherwise is somebody else's.
+(``<64 hex>.h5.damaged``), checkpoints of fine-tuning (``<64 hex>.checkpoint``), the numbers of the
+network
+in 8 bits where the rows are computed with such (``<64 hex>.int8``), and the bookkeeping. What is
+called otherwise is somebody else's.
 """
 
 import errno
@@ -22,6 +24,7 @@ from bottlenecks.photos.reading import open_file
 FOLDER_PREFIX = "inception_v3-"
 DAMAGED_SUFFIX = ".damaged"
 CHECKPOINT_SUFFIX = ".checkpoint"
+NUMBERS_SUFFIX = ".int8"
 MODEL_FILE, INDEX_FILE, BAD_IMAGES_FILE = "model.json", "stat_index.json", "bad_images.csv"
 CHECKPOINT_SECONDS = 7 * 24 * 3600.0  # after which nobody goes on with one any more
 MAX_JSON_BYTES = 2**20
@@ -29,6 +32,7 @@ MAX_SHARD_BYTES = 256 * 2**20  # larger files are not of this program
 _FOLDER = re.compile(r"inception_v3-[0-9a-f]{12}")
 _SHARD = re.compile(r"[0-9a-f]{64}\.h5")
 _CHECKPOINT = re.compile(r"[0-9a-f]{64}\.checkpoint")
+_NUMBERS = re.compile(r"[0-9a-f]{64}\.int8")
 _SET_ASIDE = re.compile(r"[0-9a-f]{64}\.h5\.damaged")
 
 
@@ -49,12 +53,17 @@ def is_vectors(name: str) -> bool:
 def is_ours(name: str) -> bool:
     """Whether anything in a cache folder is called so, but for the lock and partial files."""
     bookkeeping = (MODEL_FILE, INDEX_FILE, BAD_IMAGES_FILE)
-    return is_vectors(name) or name in bookkeeping or is_checkpoint(name)
+    return is_vectors(name) or name in bookkeeping or is_checkpoint(name) or is_numbers(name)
 
 
 def is_checkpoint(name: str) -> bool:
     """Whether checkpoints of fine-tuning are called so."""
     return bool(_CHECKPOINT.fullmatch(name))
+
+
+def is_numbers(name: str) -> bool:
+    """Whether the network's numbers of 8 bits are called so: by the sha256 of their bytes."""
+    return bool(_NUMBERS.fullmatch(name))
 
 
 def checkpoints(folder: Path, older_than: float = -math.inf) -> list[Path]:

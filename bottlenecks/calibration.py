@@ -1,0 +1,163 @@
+"""Photos of a folder -> the network's numbers in 8 bits, which are kept with the rows made by them.
+
+They lie in the folder of their cache, ``<sha256 of their bytes>.int8``, and their hash is in its
+fingerprint: photos that are added later, another machine, and a run that goes on after one that was
+killed compute with the very same.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bottlenecks import atomic, machine
+from bottlenecks.errors import BadImageError, CacheError, OutputError, shown
+from bottlenecks.network.engines import int8, with_openvino
+from bottlenecks.network.inception import InceptionV3
+from bottlenecks.photos.decode import INPUT_SIZE, decode
+from bottlenecks.photos.labels import ImageFolder, LabeledImage
+from bottlenecks.photos.reading import file_bytes, in_order, key_of, pool_of
+from bottlenecks.store import layout
+from bottlenecks.store.cache import Cache
+
+PHOTOS = 96  # that are calibrated on: those with the smallest keys, so that all runs take the same
+FEWEST = 24  # a quarter of them moved vectors by half a percent of their length more
+_AT_ONCE = 4  # photos; for little memory
+_AHEAD = 64  # files that are read before the first of them is waited for
+
+OnStep = Callable[[int, int], None]  # (steps done, steps in all)
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Numbers that were found with a cache: the ``network`` of them, and what they are of."""
+
+    network: InceptionV3
+    photos: frozenset[bytes]  # keys of those that they were calibrated on
+
+
+def keys_of(images: Sequence[LabeledImage], threads: int | None) -> dict[bytes, str]:
+    """The keys of the images that can be read, each with the path of one that has it."""
+
+    def read(image: LabeledImage) -> bytes | None:
+        try:
+            return None if image.file.problem else key_of(image.path)
+        except BadImageError:
+            return None
+
+    with (
+        pool_of(threads or machine.threads(), "photos") as pool,
+        closing(in_order(pool, read, images, _AHEAD)) as results,
+    ):
+        return {key: image.path for image, key in results if key is not None}
+
+
+def find(bottleneck_dir: str, network: InceptionV3) -> list[Kept]:
+    """What was calibrated for the weights of ``network``, and lies whole in its cache's folder."""
+    folder = Path(bottleneck_dir)
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    found = []
+    for place in (folder / name for name in names if layout.is_cache(name)):
+        if place.is_symlink() or not place.is_dir():
+            continue
+        for path in sorted(path for path in place.iterdir() if layout.is_numbers(path.name)):
+            try:
+                kept = _read(path, network)
+            except (CacheError, OSError) as error:
+                log.warning("%s %s; it is not used", shown(path), error)
+                continue
+            if kept is not None and Cache(folder, kept.network.fingerprint).folder == place:
+                found.append(kept)
+    return found
+
+
+def _read(path: Path, network: InceptionV3) -> Kept | None:
+    """What lies at ``path``; None where it is of other weights.
+
+    Raises `CacheError`, ``OSError``.
+    """
+    data = layout.read_own(path, int8.MOST_BYTES)
+    if hashlib.sha256(data).hexdigest() != path.stem:
+        raise CacheError("is damaged")
+    about = int8.about_of(data)
+    try:
+        photos = frozenset(map(bytes.fromhex, about["photos"]))
+        weights = about["weights_sha256"]
+    except (LookupError, TypeError, ValueError) as error:
+        raise CacheError("is not of this version of the program") from error
+    if weights != network.weights.sha256:
+        return None
+    return Kept(network.computed_in("int8", with_openvino.NAME, data), photos)
+
+
+def calibrate(
+    network: InceptionV3,
+    folder: ImageFolder,
+    bottleneck_dir: str,
+    threads: int | None = None,
+    on_step: OnStep = lambda *_: None,
+) -> InceptionV3 | None:
+    """``network`` in 8 bits, calibrated on photos of ``folder`` and kept.
+
+    None where too few of them can be read. ``on_step`` is told how many steps are done, and of how
+    many.     Raises `WeightsError`, ``OSError``.
+    """
+    photos = dict(_photos(keys_of(folder.images, threads)))
+    if len(photos) < FEWEST:
+        return None
+    graph_def, observe = with_openvino.observe(network.frozen)
+    steps = len(photos) + len(int8.convolutions_of(graph_def))
+    numbers = int8.calibrated(
+        graph_def,
+        observe,
+        _batches(list(photos.values()), lambda done: on_step(done, steps)),
+        machine.most_of_int8(),
+        lambda done, _: on_step(len(photos) + done, steps),
+    )
+    about = {
+        "most": machine.most_of_int8(),
+        "photos": [key.hex() for key in photos],
+        "weights_sha256": network.weights.sha256,
+    }
+    data = int8.to_bytes(numbers, about)
+    calibrated = network.computed_in("int8", with_openvino.NAME, data)
+    place = Cache(bottleneck_dir, calibrated.fingerprint).folder
+    layout.refuse_link(place)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OutputError(
+            f"cannot make the cache folder {shown(place)}: a file is in the way; choose another "
+            "--bottleneck_dir"
+        ) from error
+    name = f"{hashlib.sha256(data).hexdigest()}{layout.NUMBERS_SUFFIX}"
+    atomic.write_bytes(place / name, data, follow=False)
+    return calibrated
+
+
+def _photos(of_key: Mapping[bytes, str]) -> Iterator[tuple[bytes, np.ndarray]]:
+    """The first `PHOTOS` by their keys that can be decoded: (299, 299, 3) uint8."""
+    found = 0
+    for key in sorted(of_key):
+        try:
+            with file_bytes(of_key[key]) as (data, _):
+                if hashlib.sha256(data).digest() != key:
+                    continue  # it is another now
+                pixels = decode(data, INPUT_SIZE)
+        except BadImageError:
+            continue
+        yield key, pixels
+        found += 1
+        if found == PHOTOS:
+            return
+
+
+def _batches(photos: list[np.ndarray], on_done: Callable[[int], None]) -> Iterable[np.ndarray]:
+    for start in range(0, len(photos), _AT_ONCE):
+        yield np.stack(photos[start : start + _AT_ONCE])
+        on_done(min(start + _AT_ONCE, len(photos)))
