@@ -32,7 +32,7 @@ class PerProcess(Generic[T]):
 class OwnProcess:
     """The process that something was made in which is of no use in a forked child.
 
-    TensorFlow's threads are missing there, so that a session would wait for them for ever.
+    The threads of TensorFlow and OpenVINO are missing there, which it would wait for for ever.
     """
 
     def __init__(self) -> None:
@@ -42,6 +42,6 @@ class OwnProcess:
         """Raise `UsageError`, which names ``what``, in another process."""
         if os.getpid() != self._pid:
             raise UsageError(
-                f"{what} was started before this process was forked, and TensorFlow cannot go on "
-                "in a forked child; make one in each process, after the fork"
+                f"{what} was started before this process was forked, and cannot go on in a forked "
+                "child; make one in each process, after the fork"
             )

@@ -29,7 +29,8 @@ _OF_SAME_SHAPE = ("Add", "AddV2", "Identity", "Mul", "RealDiv", "Sub")  # with a
 
 def is_installed() -> bool:
     """Whether there is an OpenVINO to be imported; it is not imported for that."""
-    return importlib.util.find_spec("openvino") is not None
+    spec = importlib.util.find_spec("openvino")
+    return spec is not None and spec.origin is not None  # as a mere folder of that name has none
 
 
 class Compiled:

@@ -21,7 +21,7 @@ from bottlenecks.errors import GraphError, shown
 from bottlenecks.network.messages import FLOAT32, constants_of
 
 MAX_NODES = 1000  # between the input and the outputs, constants left out: three times InceptionV3's
-MAX_ELEMENTS = 2**26  # of a photo's values anywhere in the graph, 50 times InceptionV3's
+MAX_ELEMENTS = 2**24  # of a photo's values anywhere in the graph, 12 times InceptionV3's
 MAX_WINDOW = 64  # pixels, of a kernel's or a pool's side, and from one to the next
 _TELEMETRY = "openvino.tools.ovc"  # is imported with OpenVINO, and sends word of that
 _PADDINGS = {"SAME": "same_upper", "VALID": "valid"}
@@ -40,13 +40,17 @@ def import_openvino() -> Any:
 
     Raises ``ImportError``.
     """
-    if "openvino" in sys.modules or _TELEMETRY in sys.modules:
-        return importlib.import_module("openvino")
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # its import fails, and is let be
+    is_first = "openvino" not in sys.modules and _TELEMETRY not in sys.modules
+    if is_first:
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # its import fails
     try:
-        return importlib.import_module("openvino")
+        module = importlib.import_module("openvino")
     finally:
-        del sys.modules[_TELEMETRY]
+        if is_first:
+            del sys.modules[_TELEMETRY]
+    if not hasattr(module, "Core"):  # Python takes a folder of that name for a package
+        raise ImportError("there is a folder called openvino, but no OpenVINO")
+    return module
 
 
 def model_of(

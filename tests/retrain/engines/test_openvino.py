@@ -159,6 +159,19 @@ def test_without_the_package(graph: Path, monkeypatch: pytest.MonkeyPatch) -> No
         engine(graph)
 
 
+def test_a_folder_of_that_name_is_no_package(
+    graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folders" / "openvino").mkdir(parents=True)
+    for name in [name for name in sys.modules if name.split(".")[0] == "openvino"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "folders")])
+    assert not openvino.is_installed()
+    with pytest.raises(GraphError, match=r"pip install 'retrain\[openvino\]'"):
+        engine(graph)
+    monkeypatch.undo()
+
+
 @pytest.mark.parametrize("which", ["tensorflow", "openvino"])
 def test_a_format_that_has_its_own_takes_no_engine(which: str) -> None:
     settings = GraphSettings(graph="model.tflite", engine=which)
@@ -183,6 +196,20 @@ def test_label_image_imports_no_tensorflow(graph: Path, tmp_path: Path) -> None:
     done = subprocess.run(line, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 4
+    assert done.stdout.endswith("set()\n")
+
+
+def test_an_evaluation_imports_no_tensorflow(
+    graph: Path, small_dataset: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from retrain.cli import main; code = main(sys.argv[1:]); "
+        "print({'tensorflow', 'keras', 'openvino_telemetry'} & set(sys.modules)); sys.exit(code)"
+    )
+    line = [sys.executable, "-c", code, "--evaluate", "--graph", str(graph)]
+    line += ["--image_dir", str(small_dataset)]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("set()\n")
 
 

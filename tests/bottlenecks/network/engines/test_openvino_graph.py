@@ -1,5 +1,6 @@
 """A graph as OpenVINO runs it is the graph as TensorFlow does; what is not known is refused."""
 
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from bottlenecks.errors import GraphError
-from bottlenecks.network.engines.openvino_graph import import_openvino, model_of
+from bottlenecks.network.engines.openvino_graph import OPERATIONS, import_openvino, model_of
 from bottlenecks.network.inception import InceptionV3
 from bottlenecks.network.layers import below, node_of
 from bottlenecks.network.messages import message
@@ -216,3 +217,76 @@ def test_what_is_broken_below_is_whole_otherwise(good: dict[str, Any]) -> None:
 def test_what_is_broken_is_refused(node: dict[str, Any], message: str) -> None:
     with pytest.raises(GraphError, match=message):
         run(graph_of(node), normal(2, 8, 8, 3))
+
+
+def chain() -> Any:
+    """A network of each kind of operation."""
+    graph = graph_of(
+        {"name": "less", "op": "Sub", "input": ["in", "number"]},
+        {**CONV, "name": "conv", "input": ["less", "kernel"], "dilations": ONES},
+        {"name": "relu", "op": "Relu", "input": ["conv"]},
+        {**POOL, "name": "most", "input": ["relu"], "ksize": [1, 2, 2, 1], "padding": b"SAME"},
+        {**POOL, "name": "average", "op": "AvgPool", "input": ["relu"], "data_format": b"NHWC"},
+        {"name": "both", "op": "ConcatV2", "input": ["most", "average", "axis"]},
+        {"name": "mean", "op": "Mean", "input": ["both", "axes"]},
+        {"name": "product", "op": "MatMul", "input": ["mean", "matrix"]},
+        {"name": "sum", "op": "BiasAdd", "input": ["product", "bias"]},
+        {"name": "out", "op": "Softmax", "input": ["sum"]},
+    )
+    values = {
+        "number": np.array(0.5, np.float32),
+        "axis": np.array(3, np.int32),
+        "axes": np.array([1, 2], np.int32),
+        "matrix": normal(10, 4),
+        "bias": normal(4),
+    }
+    for name, value in values.items():
+        tensor = graph.node.add(name=name, op="Const").attr["value"].tensor
+        tensor.dtype = 1 if value.dtype == np.float32 else 3
+        for size in value.shape:
+            tensor.tensor_shape.dim.add(size=size)
+        tensor.tensor_content = value.tobytes()
+    return graph
+
+
+SIZES = (0, 1, -1, 2, 3, 4, 5, 64, 65, 1000, 2**31 - 1, 2**31, 2**62, -(2**63))
+
+
+def mutate(graph: Any, draw: random.Random) -> None:
+    """Change one thing about a graph."""
+    node = draw.choice(graph.node)
+    names = [each.name for each in graph.node]
+    lists = [value.list.i for value in node.attr.values() if value.list.i]
+    dims = node.attr["value"].tensor.tensor_shape.dim if node.op == "Const" else ()
+    match draw.randrange(7):
+        case 0:
+            node.op = draw.choice([*OPERATIONS, "Const", "Placeholder", "Elu"])
+        case 1 if node.input:
+            name = draw.choice([*names, "in", "in:1", "^in", "", "nowhere"])
+            node.input[draw.randrange(len(node.input))] = name
+        case 2:
+            node.input.append(draw.choice([*names, "in"]))
+        case 3 if node.input:
+            del node.input[draw.randrange(len(node.input))]
+        case 4 if node.attr:
+            del node.attr[draw.choice(sorted(node.attr))]
+        case 5 if lists:
+            numbers = draw.choice(lists)
+            numbers[draw.randrange(len(numbers))] = draw.choice(SIZES)
+        case 6 if dims:
+            dims[draw.randrange(len(dims))].size = draw.choice(SIZES)
+
+
+def test_a_graph_that_was_tampered_with_runs_or_is_an_error() -> None:
+    ran = refused = 0
+    for seed in range(400):
+        draw, graph = random.Random(seed), chain()
+        for _ in range(draw.choice((1, 1, 2, 3))):
+            mutate(graph, draw)
+        side = draw.choice((1, 2, 9))
+        try:
+            run(graph, normal(2, side, side, 3))
+            ran += 1
+        except GraphError:
+            refused += 1
+    assert ran > 40 and refused > 100
