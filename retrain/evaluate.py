@@ -64,13 +64,30 @@ class Confusion:
     count: int
 
 
+@dataclass(frozen=True)
+class Outcomes:
+    """Which of n images were given their own label, and the cross-entropy of each: (n,) each."""
+
+    right: np.ndarray
+    losses: np.ndarray
+    is_finite: bool  # all that they were computed of
+
+    @classmethod
+    def of(cls, probabilities: np.ndarray, y: np.ndarray) -> "Outcomes":
+        """``probabilities`` (n, C) against labels ``y`` (n,)."""
+        guesses = probabilities.argmax(axis=1)  # the first NaN, where there is one
+        is_finite = bool(np.isfinite(probabilities[np.arange(len(y)), guesses]).all())
+        return cls(guesses == y, losses_of(probabilities, y), is_finite)
+
+    def score(self, rows: np.ndarray | slice = slice(None)) -> Score:
+        """Of the images at ``rows`` (k,), k > 0."""
+        right, losses = self.right[rows], self.losses[rows]
+        return Score(float(right.mean()), float(losses.mean()) + 0.0, len(right))
+
+
 def score(probabilities: np.ndarray, y: np.ndarray) -> Score:
     """``probabilities`` (n, C) against labels ``y`` (n,); n > 0."""
-    return Score(
-        accuracy=float((probabilities.argmax(axis=1) == y).mean()),
-        cross_entropy=float(losses_of(probabilities, y).mean()) + 0.0,
-        n=len(y),
-    )
+    return Outcomes.of(probabilities, y).score()
 
 
 def losses_of(probabilities: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -179,6 +179,8 @@ class FineTuning:
             raise not_finite(self._taken, RATE_FLAG)
         return model
 
+    snapshot = model
+
     def close(self) -> None:
         """Stop reading ahead."""
         self._stream.close()

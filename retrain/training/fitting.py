@@ -12,7 +12,7 @@ from bottlenecks.errors import UsageError
 from bottlenecks.machine import one_blas_thread
 from bottlenecks.store.vectors import Vectors
 from retrain.data.dataset import Dataset, Subset, sample_rows
-from retrain.evaluate import Score, is_lower, losses_of, score
+from retrain.evaluate import Outcomes, Score, is_lower, losses_of, score
 from retrain.training.head import Fit, Head, label_weights, softmax
 from retrain.training.settings import LEARNING_RATES, TrainingSettings
 
@@ -79,6 +79,9 @@ class Trainable(Protocol):
     def model(self) -> Model:
         """What has been trained so far."""
 
+    def snapshot(self) -> Model:
+        """The same where it may not be wanted after all; later steps leave it as it is."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -142,11 +145,16 @@ class Judges:
 
     def losses(self, probabilities: np.ndarray) -> np.ndarray:
         """(n,) float64 the weighed losses, in nats, of their ``probabilities`` (n, C)."""
+        return self.weighed(losses_of(probabilities, self.images.y), probabilities)
+
+    def weighed(self, losses: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+        """The same where the ``losses`` (n,) of the images as they are are known."""
         if self.scales:
             logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
-            probabilities = softmax(logits / temperature_of(logits, self.images.y))
-        losses: np.ndarray = losses_of(probabilities, self.images.y) * self.weights
-        return losses
+            scaled = softmax(logits / temperature_of(logits, self.images.y))
+            losses = losses_of(scaled, self.images.y)
+        weighed: np.ndarray = losses * self.weights
+        return weighed
 
 
 OnEvaluation = Callable[[Evaluation, np.ndarray], None]  # with the weights as they are
@@ -209,15 +217,15 @@ class Loop:
         images = self.judges.images
         if len(images):
             probabilities = self.trainable.predict(images)
-            if not np.isfinite(probabilities).all():
+            outcomes = Outcomes.of(probabilities, images.y)
+            if not outcomes.is_finite:
                 raise not_finite(self.step, self.rate_flag)
-            losses = self.judges.losses(probabilities)
+            losses = self.judges.weighed(outcomes.losses, probabilities)
             rows = sample_rows(len(images), self.validation_batch_size, self.random)
-            batch = score(probabilities[rows], images.y[rows])
-            evaluation = Evaluation(self.step, train, score(probabilities, images.y), batch)
+            evaluation = Evaluation(self.step, train, outcomes.score(), outcomes.score(rows))
         self.evaluations.append(evaluation)
         self.on_evaluation(evaluation, self.trainable.weights)
-        self.last = Candidate(self.step, self.trainable.model(), losses)
+        self.last = Candidate(self.step, self.trainable.snapshot(), losses)
         if self.best is None or losses.sum() < self.best.losses.sum():
             self.best = self.last
 
@@ -276,7 +284,7 @@ def fit_head(
         loop.run()
         kept = loop.kept(takes_best=settings.head_recipe != "classic")
     evaluations = tuple(loop.evaluations)
-    return Fitted(kept.model, kept.step, loop.step, fit.l2, kept.losses, evaluations)
+    return Fitted(kept.model.head, kept.step, loop.step, fit.l2, kept.losses, evaluations)
 
 
 def find_temperature(model: Model, subset: Subset) -> float:

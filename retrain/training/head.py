@@ -1,10 +1,12 @@
 """The softmax layer W (2048, C), b (C,): fit, predict."""
 
+import functools
 import itertools
 from dataclasses import dataclass
 
 import numpy as np
 
+from bottlenecks.parallel import blocks_of, for_each, product
 from bottlenecks.row_spec import RowSpec
 from bottlenecks.store.vectors import BLOCK_BYTES, Vectors, blocks
 from retrain.data.dataset import Subset, sample_rows
@@ -17,6 +19,10 @@ from retrain.training.optimizers import AveragedAdam, GradientDescent, Optimizer
 # the accuracy stays within 0.5 points.
 _L2 = 20.0
 _MOST_DEVIATION = 10.0  # times the median one; of InceptionV3's on photos none has 7
+_IN_CACHE = 2**16  # logits that a core works on at once: 256 KB
+_LEAST_SHARED = (
+    2**20
+)  # logits from which threads share them: their exponentials take 1 ms of a core
 # Training vectors that the mean and the deviation are taken over; of more, a sample this large
 # gives the deviation within 0.4 % (its standard error is 1 / sqrt(2 n)).
 STANDARDISATION_ROWS = 2**15
@@ -31,7 +37,8 @@ class Head:
 
     def logits(self, x: np.ndarray) -> np.ndarray:
         """(n, C) float32 of the vectors ``x`` (n, 2048) float32."""
-        logits: np.ndarray = x @ self.weights + self.bias
+        logits = product(x, self.weights)
+        logits += self.bias
         return logits
 
     def predict(self, x: np.ndarray) -> np.ndarray:
@@ -90,16 +97,43 @@ class Standardisation:
         random = np.random.default_rng((seed, 3))
         return cls.of(vectors.take(sample_rows(len(vectors), STANDARDISATION_ROWS, random)))
 
-    def apply(self, x: np.ndarray) -> np.ndarray:
-        """Standardised ``x`` (n, 2048), float32."""
-        z: np.ndarray = x - self.mean.astype(np.float32)
-        z *= self.scale.astype(np.float32)
+    def apply(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Standardised ``x`` (n, 2048), float32; in ``out`` if it is given, which may be ``x``."""
+        mean, scale = self._float32
+        z: np.ndarray = np.subtract(x, mean, out=out)
+        z *= scale
         return z
+
+    @functools.cached_property
+    def _float32(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.mean.astype(np.float32), self.scale.astype(np.float32)
 
     def fold(self, weights: np.ndarray, bias: np.ndarray) -> Head:
         """The layer on raw vectors that equals ``weights``, ``bias`` on standardised ones."""
         folded = weights.astype(np.float64) * self.scale[:, None]
         return Head(folded.astype(np.float32), (bias - self.mean @ folded).astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A layer (2048, C), (C,) on standardised vectors; its `head` is made when it is wanted."""
+
+    weights: np.ndarray
+    bias: np.ndarray
+    standardisation: Standardisation
+
+    @functools.cached_property
+    def head(self) -> Head:
+        return self.standardisation.fold(self.weights, self.bias)
+
+    def logits_all(self, vectors: Vectors) -> np.ndarray:
+        return self.head.logits_all(vectors)
+
+    def predict_all(self, vectors: Vectors) -> np.ndarray:
+        return self.head.predict_all(vectors)
+
+    def at_temperature(self, temperature: float) -> Head:
+        return self.head.at_temperature(temperature)
 
 
 def usual_l2(classes: int, images: int) -> float:
@@ -179,7 +213,7 @@ class Fit:
             self.standardisation = Standardisation.of_sample(vectors, seed)
             if class_balance == "none":  # from what is known without a look at an image
                 bias[:] = np.log(counts) - np.log(counts).mean()
-            self._optimizer = AveragedAdam((weights, bias), learning_rate, steps)
+            self._optimizer = AveragedAdam((weights, bias), learning_rate, steps, (self.l2, 0.0))
         self.batch = np.empty(0, np.int64)  # indices of the last batch
         self._z = np.empty((0, size), np.float32)  # its standardised vectors
         self._held: Subset | None = None  # the images that were predicted last
@@ -194,14 +228,14 @@ class Fit:
         """Take one step on the next batch; there are as many as ``steps``."""
         rows, x = next(self._stream)
         self.batch = rows % len(self._y)
-        self._z, y = self.standardisation.apply(x), self._y[self.batch]
-        weights, bias = self._optimizer.trained
-        error = softmax(self._z @ weights + bias)  # (batch, classes)
+        self._z = z = self.standardisation.apply(x, out=x)
+        y = self._y[self.batch]
+        error = _probabilities(z, *self._optimizer.trained)  # (batch, classes)
         error[np.arange(len(y)), y] -= 1.0
         error *= self._class_weights[y][:, None] / len(y)
-        gradient = self._z.T @ error
-        gradient += np.float32(self.l2) * weights
-        self._optimizer.step((gradient, error.sum(axis=0)))
+        self._optimizer.step(
+            (lambda rows: z[:, rows].T @ error, lambda labels: error[:, labels].sum(axis=0))
+        )
 
     def close(self) -> None:
         """Stop reading ahead."""
@@ -213,18 +247,26 @@ class Fit:
 
     def predict_standardised(self, z: np.ndarray) -> np.ndarray:
         """Probabilities (n, C) of vectors ``z`` (n, 2048) that `standardisation` was applied to."""
-        weights, bias = self._optimizer.result
-        return softmax(z @ weights + bias)
+        return _probabilities(z, *self._optimizer.result)
 
     def predict(self, images: Subset) -> np.ndarray:
         """Probabilities (n, C) of ``images``, which are kept standardised until others are."""
         if self._held is not images:
-            self._held, self._held_z = images, self.standardisation.apply(images.x)
+            self._held, self._held_z = images, self._standardised(images)
         return self.predict_standardised(self._held_z)
 
+    def _standardised(self, images: Subset) -> np.ndarray:
+        x = images.x
+        return self.standardisation.apply(x, out=x)
+
+    def snapshot(self) -> Snapshot:
+        """The layer as it is now."""
+        weights, bias = self._optimizer.result
+        return Snapshot(weights, bias, self.standardisation)
+
     def model(self) -> Head:
-        """The layer as it is now, on raw vectors."""
-        return self.standardisation.fold(*self._optimizer.result)
+        """The same on raw vectors."""
+        return self.snapshot().head
 
 
 def truncated_normal(
@@ -242,6 +284,28 @@ def truncated_normal(
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Row-wise softmax of ``logits`` (n, C)."""
-    exp = np.exp(logits - logits.max(axis=1, keepdims=True))
-    result: np.ndarray = exp / exp.sum(axis=1, keepdims=True)
-    return result
+    return _to_softmax(logits.copy())
+
+
+def _to_softmax(logits: np.ndarray) -> np.ndarray:
+    """``logits`` (n, C) themselves, made their row-wise softmax."""
+
+    def replace(rows: slice) -> None:
+        own = logits[rows]
+        own -= own.max(axis=1, keepdims=True)
+        np.exp(own, out=own)
+        own /= own.sum(axis=1, keepdims=True)
+
+    if logits.size <= _IN_CACHE:
+        replace(slice(None))
+    else:
+        rows = max(1, _IN_CACHE // logits.shape[1])
+        for_each(blocks_of(len(logits), rows), replace, shared=logits.size >= _LEAST_SHARED)
+    return logits
+
+
+def _probabilities(z: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """The softmax (n, C) of ``z`` (n, 2048) @ ``weights`` (2048, C) + ``bias`` (C,)."""
+    logits = product(z, weights)
+    logits += bias
+    return _to_softmax(logits)

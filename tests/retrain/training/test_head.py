@@ -1,6 +1,7 @@
 """retrain.training.head: it learns what can be learned, and only that."""
 
 import tracemalloc
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from retrain.training.head import (
     truncated_normal,
     usual_l2,
 )
-from retrain.training.optimizers import Arrays, AveragedAdam
+from retrain.training.optimizers import Arrays, AveragedAdam, Gradient
 
 SIZE = 64  # numbers in a vector; the head works for any
 
@@ -121,12 +122,17 @@ def test_the_minimum_it_finds_is_the_documented_loss_s() -> None:
 
 
 class Watched(AveragedAdam):
-    """Keeps the gradients of its last step."""
+    """Keeps the gradients of its last step, with what its penalties add to them."""
 
     gradients: Arrays = ()
 
-    def step(self, gradients: Arrays) -> None:
-        self.gradients = [gradient.copy() for gradient in gradients]
+    def step(self, gradients: Sequence[Gradient]) -> None:
+        self.gradients = [
+            gradient(slice(None)) + penalty * parameter
+            for gradient, penalty, parameter in zip(
+                gradients, self._penalties, self.trained, strict=True
+            )
+        ]
         super().step(gradients)
 
 
@@ -135,8 +141,8 @@ def optimizers(monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
     """Those of all fits from now on."""
     made: list[Watched] = []
 
-    def make(parameters: Arrays, rate: float, steps: int) -> Watched:
-        made.append(Watched(parameters, rate, steps))
+    def make(*settings: Any) -> Watched:
+        made.append(Watched(*settings))
         return made[-1]
 
     monkeypatch.setattr(head_module, "AveragedAdam", make)

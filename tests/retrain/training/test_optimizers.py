@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from retrain.training.optimizers import Arrays, AveragedAdam, GradientDescent
+from retrain.training import optimizers
+from retrain.training.optimizers import Arrays, AveragedAdam, Gradient, GradientDescent
 
 RATE, STEPS = 0.05, 80
 
@@ -21,18 +22,37 @@ def some_gradients() -> list[list[np.ndarray]]:
     ]
 
 
-def test_adam_and_its_running_average() -> None:
-    optimizer = AveragedAdam(parameters(), RATE, STEPS)
+def given(gradients: Arrays) -> list[Gradient]:
+    """What an optimizer asks for gradients; it may overwrite what it gets."""
+
+    def of(gradient: np.ndarray) -> Gradient:
+        return lambda rows: gradient[rows].copy()
+
+    return [of(gradient) for gradient in gradients]
+
+
+@pytest.mark.parametrize("block", [2**18, 7, 1])
+@pytest.mark.parametrize("in_cache", [2**16, 5, 1])
+@pytest.mark.parametrize("least_shared", [2**19, 1])
+def test_adam_and_its_running_average(
+    block: int, in_cache: int, least_shared: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one piece or in many, by one thread or by several."""
+    monkeypatch.setattr(optimizers, "_BLOCK", block)
+    monkeypatch.setattr(optimizers, "_IN_CACHE", in_cache)
+    monkeypatch.setattr(optimizers, "_LEAST_SHARED", least_shared)
+    optimizer = AveragedAdam(parameters(), RATE, STEPS, (0.3, 0.0))
     trained = [x.astype(np.float64) for x in parameters()]
     average = [x.copy() for x in trained]
     m, v = [np.zeros_like(x) for x in trained], [np.zeros_like(x) for x in trained]
     for t, gradients in enumerate(some_gradients(), start=1):
-        optimizer.step([gradient.copy() for gradient in gradients])
+        optimizer.step(given(gradients))
         rate = RATE * (1 + np.cos(np.pi * (t - 1) / STEPS)) / 2
         decay = min(0.98, t / (9 + t))
-        for i, g in enumerate(gradients):
+        for i, own in enumerate(gradients):
+            g = own + (0.3 * trained[0] if i == 0 else 0.0)
             m[i] = 0.9 * m[i] + 0.1 * g
-            v[i] = 0.999 * v[i] + 0.001 * g.astype(np.float64) ** 2
+            v[i] = 0.999 * v[i] + 0.001 * g**2
             move = (m[i] / (1 - 0.9**t)) / (np.sqrt(v[i] / (1 - 0.999**t)) + 1e-8)
             trained[i] = trained[i] - rate * move
             average[i] = decay * average[i] + (1 - decay) * trained[i]
@@ -41,28 +61,28 @@ def test_adam_and_its_running_average() -> None:
 
 
 def test_the_average_of_a_parameter_that_stays_is_that_parameter() -> None:
-    optimizer = AveragedAdam(parameters(), 0.0, STEPS)
+    optimizer = AveragedAdam(parameters(), 0.0, STEPS, (0.0, 0.0))
     for gradients in some_gradients():
-        optimizer.step(gradients)
+        optimizer.step(given(gradients))
     for result, start in zip(optimizer.result, parameters(), strict=True):
         np.testing.assert_array_equal(result, start)
 
 
 def test_the_average_follows_what_the_first_steps_reach() -> None:
     """Ten steps in one direction: the average is not held back by the start."""
-    optimizer = AveragedAdam([np.zeros(1, np.float32)], RATE, 10_000)
+    optimizer = AveragedAdam([np.zeros(1, np.float32)], RATE, 10_000, [0.0])
     for _ in range(10):
-        optimizer.step([np.full(1, -1.0, np.float32)])
+        optimizer.step(given([np.full(1, -1.0, np.float32)]))
     assert optimizer.trained[0][0] == pytest.approx(10 * RATE, rel=1e-3)
     assert optimizer.result[0][0] > 0.75 * optimizer.trained[0][0]
 
 
 def test_the_average_is_steadier_than_what_is_trained() -> None:
     random = np.random.default_rng(2)
-    optimizer = AveragedAdam([np.zeros(1000, np.float32)], RATE, 10_000)
+    optimizer = AveragedAdam([np.zeros(1000, np.float32)], RATE, 10_000, [0.0])
     for _ in range(400):
         noise = random.normal(0, 1, 1000).astype(np.float32)
-        optimizer.step([noise + optimizer.trained[0]])  # the minimum is at 0
+        optimizer.step(given([noise + optimizer.trained[0]]))  # the minimum is at 0
     assert optimizer.result[0].std() < 0.7 * optimizer.trained[0].std()
 
 
@@ -71,7 +91,7 @@ def test_gradient_descent() -> None:
     expected = [x.astype(np.float64) for x in parameters()]
     for gradients in some_gradients():
         expected = [x - RATE * gradient for x, gradient in zip(expected, gradients, strict=True)]
-        optimizer.step(gradients)
+        optimizer.step(given(gradients))
     for result, trained, wanted in zip(optimizer.result, optimizer.trained, expected, strict=True):
         assert result is trained
         np.testing.assert_allclose(result, wanted, atol=1e-5)
