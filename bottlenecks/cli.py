@@ -17,6 +17,7 @@ DESCRIPTION = """\
 Run every photo of a folder once through InceptionV3 and keep the 2048 numbers of each
 (its bottleneck) in HDF5. What is there already is not computed again."""
 
+SHOWN_LABELS = 30
 SHOWN_BAD_IMAGES = 10
 
 
@@ -195,10 +196,18 @@ def _prune(
 
 
 def label_lines(counts: Mapping[str, int]) -> list[str]:
-    """How many images there are, and of which labels."""
-    width = max([12, *map(len, counts)])
+    """How many images there are, and of which labels; of many those with the fewest images."""
     lines = [f"{sum(counts.values())} images of {len(counts)} labels:"]
-    return lines + [f"  {label:<{width}}  {count:>7}" for label, count in counts.items()]
+    fewest_first = sorted(counts.items(), key=lambda item: item[1])
+    left = [] if len(counts) <= SHOWN_LABELS else fewest_first[SHOWN_LABELS:]
+    listed = fewest_first[:SHOWN_LABELS] if left else list(counts.items())
+    width = max([12, *(len(label) for label, _ in listed)])
+    lines += [f"  {label:<{width}}  {count:>7}" for label, count in listed]
+    if left:
+        least, most = left[0][1], left[-1][1]
+        of_each = f"{least}" if least == most else f"{least} to {most}"
+        lines.append(f"  ... and {len(left)} more labels, with {of_each} images each")
+    return lines
 
 
 def bad_lines(failed: "Sequence[BadImage]") -> list[str]:

@@ -216,13 +216,25 @@ def confusion_matrix(probabilities: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def most_confused(matrix: np.ndarray, labels: Sequence[str], count: int = 5) -> list[Confusion]:
     """The ``count`` largest cells of a confusion matrix beside its diagonal."""
-    wrong = matrix - np.diag(np.diag(matrix))
-    largest = np.argsort(-wrong, axis=None, kind="stable")[:count]
-    return [
-        Confusion(labels[true], labels[predicted], int(wrong[true, predicted]))
-        for true, predicted in zip(*np.unravel_index(largest, wrong.shape), strict=True)
-        if wrong[true, predicted] > 0
-    ]
+    wrong = [(true, given, n) for true, given, n in cells(matrix) if true != given]
+    largest = sorted(wrong, key=lambda cell: -cell[2])[:count]
+    return [Confusion(labels[true], labels[given], n) for true, given, n in largest]
+
+
+def cells(matrix: np.ndarray) -> list[tuple[int, int, int]]:
+    """(row, column, number) of all that are not 0 in a confusion matrix, row by row."""
+    rows, columns = np.nonzero(matrix)
+    numbers = matrix[rows, columns]
+    return list(zip(rows.tolist(), columns.tolist(), numbers.tolist(), strict=True))
+
+
+def most_mistaken(matrix: np.ndarray, count: int) -> np.ndarray:
+    """The ``count`` labels that most images of another were taken for, or theirs for another.
+
+    In the order of the matrix (C, C).
+    """
+    mistakes = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * np.diag(matrix)
+    return np.sort(np.argsort(-mistakes, kind="stable")[:count])
 
 
 def reliability(probabilities: np.ndarray, y: np.ndarray) -> list[tuple[float, float, int]]:

@@ -6,7 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from bottlenecks.cli import bad_lines, label_lines
+from bottlenecks.cli import SHOWN_LABELS, bad_lines, label_lines
 from bottlenecks.errors import shown
 from bottlenecks.row_spec import BOTTLENECK
 from retrain.config import ALL, Config, MeasureConfig
@@ -19,8 +19,6 @@ from retrain.preview import Preview
 from retrain.report.health import KINDS, Problem
 from retrain.report.results import Loss, Measurement, Test, TrainingResult
 from retrain.training.tuned import FineTuned
-
-SHOWN_LABELS = 30
 
 
 def choice_text(choice: Choice) -> str:
@@ -36,7 +34,9 @@ def choice_text(choice: Choice) -> str:
     if choice.left_out:
         lines.append(f"left out        {choice.left_out:>7} (copy or group in another set)")
     if missing := [label for label, count in choice.counts.items() if not count]:
-        lines.append(f"no images of    {', '.join(missing)} (the figures are of the others)")
+        more = len(missing) - SHOWN_LABELS
+        named = ", ".join(missing[:SHOWN_LABELS]) + (f" and {more} more" if more > 0 else "")
+        lines.append(f"no images of    {named} (the figures are of the others)")
     return "\n".join(lines)
 
 

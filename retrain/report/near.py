@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bottlenecks.parallel import product
 from bottlenecks.photos.labels import TESTING, VALIDATION
 from bottlenecks.store.vectors import Vectors, blocks
 from retrain.data.dataset import Dataset, sample_rows
@@ -142,7 +143,7 @@ class _Search:
         matrix /= np.float32(np.sqrt(shape[1]))
         parts, lengths = [], []
         for x in blocks(vectors):
-            projected = (x - mean.astype(np.float32)) @ matrix
+            projected = product(x - mean.astype(np.float32), matrix)
             lengths.append(np.linalg.norm(projected, axis=1))
             parts.append(_normalised(projected, np.zeros(1)))
         self._unit = np.concatenate(parts)  # (n, at most 256), rows of length 1
@@ -161,7 +162,7 @@ class _Search:
         block = max(1, _BLOCK_CELLS // len(self._unit))
         for start in range(0, len(held_out), block):
             rows = held_out[start : start + block]
-            cosines = self._unit[rows] @ self._unit.T
+            cosines = product(self._unit[rows], self._unit.T)
             cosines[np.arange(len(rows)), rows] = -2.0
             nearest = largest(cosines, count)
             centre = self._centres[self._y[rows]]

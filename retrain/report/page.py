@@ -14,6 +14,7 @@ from bottlenecks.errors import BadImageError, shown, utf8
 from bottlenecks.photos.decode import thumbnail
 from bottlenecks.photos.page import data_url, jpeg_url, render
 from bottlenecks.photos.reading import file_bytes
+from retrain.evaluate import cells
 from retrain.report import plots
 from retrain.report.health import KINDS, Problem
 from retrain.report.results import Measurement, Test, TrainingResult
@@ -30,6 +31,7 @@ from retrain.training.tuned import FineTuned
 _TEMPLATE = "report.html.jinja"
 _THUMBNAIL_SIDE = 180  # pixels
 _MOST_MISCLASSIFIED, _MOST_PROBLEMS, _MOST_BAD = 60, 12, 1000
+_MOST_LABELS, _MOST_FEW = 500, 100  # in the table; of those with few images
 
 
 def write_report(
@@ -122,7 +124,7 @@ def _of_test(test: Test) -> dict[str, Any]:
     return {
         **dataclasses.asdict(test.figures),
         "labels": [dataclasses.asdict(score) for score in test.labels],
-        "confusion_matrix": test.confusion.tolist(),
+        "confusion": cells(test.confusion),
         "most_confused": [dataclasses.asdict(confusion) for confusion in test.most_confused],
         "reliability": [
             dict(zip(("confidence", "accuracy", "n"), point, strict=True))
@@ -172,6 +174,10 @@ def html(
         most_misclassified=_MOST_MISCLASSIFIED,
         most_problems=_MOST_PROBLEMS,
         most_bad=_MOST_BAD,
+        most_labels=_MOST_LABELS,
+        most_few=_MOST_FEW,
+        drawn=plots.MOST_LABELS if len(result.labels) > plots.LABELS_LEGIBLE else None,
+        metrics_file=METRICS_FILE,
         kinds={kind: (text, _of_kind(problems or (), kind)) for kind, text in KINDS.items()},
         data_health_file=DATA_HEALTH_FILE,
     )

@@ -13,11 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
 
 from bottlenecks.photos.fonts import FONTS
+from retrain.evaluate import most_mistaken
 from retrain.training.fitting import Evaluation
 
 _DPI = 150
 _BLUE, _ORANGE, _GREY, _LIGHT = "#1f5fa8", "#d9730d", "#888888", "#e8e8e8"
 _LEGIBLE = 20  # labels up to which the confusion matrix has numbers in its cells
+LABELS_LEGIBLE = 200  # labels up to which it has all of them
+MOST_LABELS = 100  # that it has of more
 _LONG = 24  # letters of a label that are shown
 
 P = ParamSpec("P")
@@ -61,7 +64,14 @@ def curve(evaluations: Sequence[Evaluation], kept: int, name: str) -> bytes:
 
 @_in_the_house_style
 def confusion(matrix: np.ndarray, labels: Sequence[str]) -> bytes:
-    """The confusion matrix (C, C), coloured by the share of a row; readable for 2 to 200 labels."""
+    """The confusion matrix (C, C), coloured by the share of a row; readable for 2 to 200 labels.
+
+    Of more labels, the `MOST_LABELS` that are mistaken most.
+    """
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    if len(labels) > LABELS_LEGIBLE:
+        chosen = most_mistaken(matrix, MOST_LABELS)
+        share, labels = share[np.ix_(chosen, chosen)], [labels[i] for i in chosen]
     count = len(labels)
     few = count <= _LEGIBLE
     side = min(max(2.2, 0.6 * count), 8.0) if few else min(0.13 * count + 1, 24.0)
@@ -69,7 +79,6 @@ def confusion(matrix: np.ndarray, labels: Sequence[str]) -> bytes:
     large = 10.0 if few else max(10.0, 1.2 * side)
     figure = Figure(figsize=(side + 2.0, side + 2.0))
     axis = figure.subplots()
-    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     picture = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     shown = [label if len(label) <= _LONG else label[: _LONG - 1] + "…" for label in labels]
     fonts = ["DejaVu Sans", *(name for name in FONTS if name in get_font_names())]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bottlenecks.cli import label_lines
 from bottlenecks.store.cache import Cache
 from tests.conftest import COLOURS, ROOT, Run, assert_one_error_line, make_dataset
 from tests.standin import StandIn
@@ -40,6 +41,20 @@ def test_the_first_and_the_second_run(run: Run, small_dataset: Path, tmp_path: P
     second = run(*STANDIN, "--image-dir=Dataset")
     assert (figure(second, "computed"), figure(second, "already cached")) == (0, 12)
     assert "Nothing to compute" in second.stdout
+
+
+def test_of_many_labels_those_with_the_fewest_images_are_listed() -> None:
+    counts = {f"label {i:04}": 5 + i % 3 for i in range(3000)} | {"rare": 4}
+    first, *listed, more = label_lines(counts)
+    assert first == f"{sum(counts.values())} images of 3001 labels:"
+    assert [line.split()[-1] for line in listed] == ["4"] + ["5"] * 29
+    assert listed[0].startswith("  rare ")
+    assert more == "  ... and 2971 more labels, with 5 to 7 images each"
+
+
+def test_of_few_labels_all_are_listed_in_their_order() -> None:
+    counts = {f"label {i}": 40 - i for i in range(30)}
+    assert [line.split()[1] for line in label_lines(counts)[1:]] == [str(i) for i in range(30)]
 
 
 def test_bad_images_are_in_the_summary(run: Run, small_dataset: Path) -> None:

@@ -9,9 +9,12 @@ from retrain import evaluate
 from retrain.evaluate import (
     Confusion,
     LabelScore,
+    Outcomes,
+    cells,
     confusion_matrix,
     figures,
     most_confused,
+    most_mistaken,
     reliability,
     score,
     score_labels,
@@ -308,6 +311,37 @@ def test_no_more_confusions_are_named_than_there_are() -> None:
 
 def test_nothing_is_confused_when_all_are_right() -> None:
     assert most_confused(np.diag([5, 0, 3, 1]), LABELS) == []
+
+
+def test_the_cells_of_a_matrix_are_those_that_are_not_0() -> None:
+    assert cells(np.array([[3, 0, 1], [0, 0, 0], [2, 0, 5]])) == [
+        (0, 0, 3),
+        (0, 2, 1),
+        (2, 0, 2),
+        (2, 2, 5),
+    ]
+
+
+def test_the_most_mistaken_labels_are_those_of_the_most_mistakes_either_way() -> None:
+    matrix = np.array([[90, 0, 2, 0], [0, 50, 0, 3], [0, 0, 3, 0], [0, 0, 1, 4]])
+    np.testing.assert_array_equal(most_mistaken(matrix, 2), [1, 3])  # 3 and 4; cat has 3 too
+    np.testing.assert_array_equal(most_mistaken(matrix, 1), [3])
+    np.testing.assert_array_equal(most_mistaken(matrix, 9), [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("rows", [slice(None), np.array([3, 5, 8])])
+def test_a_score_of_some_rows_is_that_of_these_rows(rows: slice | np.ndarray) -> None:
+    probabilities, y = predictions()
+    assert Outcomes.of(probabilities, y).score(rows) == score(probabilities[rows], y[rows])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("column", [0, 3])
+def test_one_number_that_is_not_finite_is_noticed(value: float, column: int) -> None:
+    probabilities, y = predictions()
+    assert Outcomes.of(probabilities, y).is_finite
+    probabilities[17, column] = value
+    assert not Outcomes.of(probabilities, y).is_finite
 
 
 def test_reliability_is_of_the_bins_that_have_images() -> None:

@@ -545,5 +545,5 @@ def test_real_weights_agree_with_the_test_of_their_run(
         json.loads((tmp_path / name / "metrics.json").read_text())["test"]
         for name in ("one", "two")
     )
-    assert one["confusion_matrix"] == two["confusion_matrix"]
+    assert one["confusion"] == two["confusion"]
     assert one["cross_entropy"]["value"] == pytest.approx(two["cross_entropy"]["value"], abs=1e-4)

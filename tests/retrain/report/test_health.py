@@ -22,6 +22,7 @@ from retrain.report.health import (
     different_images,
     examine,
     out_of_fold,
+    steps_for,
     table,
 )
 
@@ -430,3 +431,34 @@ def test_a_series_under_two_labels_is_found(quick: None) -> None:
     dataset = made_up(np.concatenate([x, frames]), y, sets=sets)
     leaks = of_kind(examined(None, dataset), "near leak")
     assert {problem.path for problem in leaks} == {f"D/label 1/{200 + i}.jpg" for i in range(4)}
+
+
+@pytest.mark.parametrize(
+    ("labels", "images", "expected"),
+    [
+        (5, 600, 1000),
+        (500, 4_000, 1000),
+        (1000, 4_000, 500),
+        (3000, 12_000, 240),  # twice through all
+        (3000, 1_000_000, 1000),
+    ],
+)
+def test_many_labels_are_learned_in_fewer_steps(labels: int, images: int, expected: int) -> None:
+    assert steps_for(labels, images) == expected
+
+
+def test_wrong_labels_among_many_labels_are_found_in_few_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(health, "_USUAL_LABELS", 5)
+    random = np.random.default_rng(0)
+    y = np.arange(300) % 30
+    x = random.normal(0, 1, (30, 64))[y] + random.normal(0, 0.3, (300, 64))
+    wrong = [3, 77, 151]
+    labelled = y.copy()
+    labelled[wrong] = (y[wrong] + 7) % 30
+    assert steps_for(30, 240) < 200
+    model = out_of_fold(made_up(x.astype(np.float32), labelled), 5, 0)
+    suspicious = np.flatnonzero(model.own < health.UNLIKELY * model.confidence)
+    assert suspicious.tolist() == wrong
+    np.testing.assert_array_equal(model.guess[wrong], y[wrong])

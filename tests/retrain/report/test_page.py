@@ -79,7 +79,11 @@ def test_metrics_are_the_result_s(reported: Trained) -> None:
         assert written["test"][name] == figure
     assert written["test"]["accuracy"]["value"] == test.accuracy
     assert written["test"]["accuracy"]["n"] == test.n
-    assert written["test"]["confusion_matrix"] == test.confusion.tolist()
+    matrix = np.zeros_like(test.confusion)
+    for true, given, count in written["test"]["confusion"]:
+        assert count > 0 and not matrix[true, given]
+        matrix[true, given] = count
+    np.testing.assert_array_equal(matrix, test.confusion)
     assert written["test"]["labels"] == [dataclasses.asdict(score) for score in test.labels]
     assert len(written["test"]["misclassified"]) == len(test.misclassified)
     assert [e["step"] for e in written["evaluations"]] == [e.step for e in reported.evaluations]
@@ -217,6 +221,40 @@ def test_names_are_escaped_in_an_evaluation_too(reported: Trained) -> None:
     shown = Page(written)
     assert len(shown.all("script")) == 1
     assert shown.text.count(NASTY) > 10
+
+
+def many_labels(result: TrainingResult, count: int) -> TrainingResult:
+    """``result`` as if there were ``count`` labels with few images; of one F1 is lowest."""
+    test = the_test(result)
+    names = tuple(f"label {i:04}" for i in range(count))
+    scores = tuple(LabelScore(name, 0.9, 0.9, 0.9, 3) for name in names)
+    lowest = dataclasses.replace(scores[-1], f1=0.1)
+    matrix = np.eye(count, dtype=np.int64)
+    return dataclasses.replace(
+        result,
+        labels=names,
+        test=dataclasses.replace(test, labels=(*scores[:-1], lowest), confusion=matrix),
+        problems=tuple(Problem("few images", "", name, "", 3) for name in names),
+    )
+
+
+def test_of_many_labels_the_page_has_what_a_person_can_look_at(reported: Trained) -> None:
+    few, many = (many_labels(reported.result, count) for count in (600, 3000))
+    settings = dataclasses.asdict(reported.config)
+    pages = [html(settings, result, NO_PICTURES) for result in (few, many)]
+    assert len(pages[1]) < len(pages[0]) + 1000
+    assert "Shown are the 500 lowest of 3000; metrics.json has all." in pages[1]
+    assert "The 100 of 3000 labels that are mistaken most; metrics.json has all." in pages[1]
+    assert "label 0099 (3) and 2900 more</p>" in pages[1]
+    rows = re.findall(r"<tr><td>(label \d+)</td>", pages[1])
+    assert rows == ["label 2999", *(f"label {i:04}" for i in range(499))]
+
+
+def test_of_many_labels_metrics_have_all(reported: Trained) -> None:
+    written = metrics({}, many_labels(reported.result, 3000))
+    assert len(written["test"]["labels"]) == 3000
+    assert written["test"]["confusion"] == [(i, i, 1) for i in range(3000)]
+    assert len(json.dumps(written)) < 2_000_000  # it has no row of 3000 for each label
 
 
 def test_a_photo_that_is_gone_does_not_stop_the_report(reported: Trained, tmp_path: Path) -> None:

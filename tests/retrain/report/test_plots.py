@@ -83,6 +83,17 @@ def test_confusion(labels: int) -> None:
     assert max(image.size) < 4000
 
 
+def test_of_many_labels_those_that_are_mistaken_most_are_drawn() -> None:
+    images = np.diag(np.full(1000, 5))
+    mistaken = range(3, 1000, 10)
+    for label in mistaken:
+        images[label, mistaken[0] if label != mistaken[0] else 13] += 2
+    own = np.ix_(mistaken, mistaken)
+    found = plots.confusion(images, names(1000))
+    assert found == plots.confusion(images[own], [f"label {i}" for i in mistaken])
+    assert max(picture(found).size) < 4000
+
+
 def test_labels_without_test_images_have_an_empty_row() -> None:
     picture(plots.confusion(np.array([[3, 0], [0, 0]]), ["daisy", "roses"]))
 

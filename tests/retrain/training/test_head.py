@@ -1,5 +1,6 @@
 """retrain.training.head: it learns what can be learned, and only that."""
 
+import os
 import tracemalloc
 from collections.abc import Sequence
 from typing import Any
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from bottlenecks import parallel
 from bottlenecks.store import vectors
 from bottlenecks.store.vectors import InMemory
 from retrain.training import head as head_module
+from retrain.training import optimizers as optimizers_module
 from retrain.training.head import (
     Fit,
     Head,
@@ -587,3 +590,72 @@ def test_the_labels_of_variants_are_those_of_their_images() -> None:
     right, wrong = with_variants(x, x), with_variants(x, x[shuffled])
     test = gaussians(1000, seed=1)
     assert accuracy(fitted(right, y).model(), *test) > accuracy(fitted(wrong, y).model(), *test)
+
+
+def plain_fit(x: np.ndarray, y: np.ndarray, classes: int, steps: int) -> np.ndarray:
+    """The averaged weights after ``steps`` on all of ``x``, as the papers write Adam; float64."""
+    z = Standardisation.of(x).apply(x).astype(np.float64)
+    counts = np.bincount(y)
+    weights, bias = np.zeros((x.shape[1], classes)), np.log(counts) - np.log(counts).mean()
+    state = [(p, np.zeros_like(p), np.zeros_like(p), p.copy()) for p in (weights, bias)]
+    for t in range(1, steps + 1):
+        error = softmax(z @ weights + bias)
+        error[np.arange(len(y)), y] -= 1
+        error /= len(y)
+        gradients = (z.T @ error + usual_l2(classes, len(y)) * weights, error.sum(axis=0))
+        rate = 0.01 * (1 + np.cos(np.pi * (t - 1) / steps)) / 2
+        decay = min(0.98, t / (9 + t))
+        for g, (p, first, second, average) in zip(gradients, state, strict=True):
+            first += 0.1 * (g - first)
+            second += 0.001 * (g * g - second)
+            p -= rate * first / (1 - 0.9**t) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
+            average += (1 - decay) * (p - average)
+    return state[0][3]
+
+
+@pytest.fixture
+def in_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with thousands of labels: everything is in many blocks, which threads share."""
+    monkeypatch.setattr(parallel, "LEAST_SHARED", 1)
+    monkeypatch.setattr(parallel, "_ROWS", 7)
+    monkeypatch.setattr(parallel, "_COLUMNS", 4)
+    monkeypatch.setattr(optimizers_module, "_BLOCK", 160)
+    monkeypatch.setattr(optimizers_module, "_IN_CACHE", 33)
+    monkeypatch.setattr(optimizers_module, "_LEAST_SHARED", 1)
+    monkeypatch.setattr(head_module, "_IN_CACHE", 40)
+    monkeypatch.setattr(head_module, "_LEAST_SHARED", 1)
+
+
+def test_in_blocks_it_learns_what_a_plain_fit_learns(in_small_blocks: None) -> None:
+    x, y = gaussians(200, classes=15, distance=0.3)
+    fit = fitted(x, y, steps=60, batch_size=200)
+    np.testing.assert_allclose(fit.weights, plain_fit(x, y, 15, 60), atol=2e-4)
+
+
+def test_it_learns_the_same_bytes_on_any_number_of_cores(
+    in_small_blocks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = gaussians(200, classes=15)
+    heads = []
+    for cores in (1, 2, 5):
+        monkeypatch.setattr(
+            os, "sched_getaffinity", lambda _, n=cores: set(range(n)), raising=False
+        )
+        fit = fitted(x, y, steps=40)
+        predicted = fit.predict_standardised(fit.standardisation.apply(x))
+        heads.append(fit.model().weights.tobytes() + predicted.tobytes())
+    assert len(set(heads)) == 1
+
+
+def test_a_snapshot_is_the_layer_of_its_step() -> None:
+    x, y = gaussians(100)
+    fit = Fit(InMemory(x), y, 3, steps=30, batch_size=50, learning_rate=0.01, seed=0)
+    for _ in range(10):
+        fit.step()
+    snapshot, then = fit.snapshot(), fit.model()
+    for _ in range(10):
+        fit.step()
+    np.testing.assert_array_equal(snapshot.head.weights, then.weights)
+    np.testing.assert_array_equal(snapshot.head.bias, then.bias)
+    assert (fit.model().weights != then.weights).any()
+    np.testing.assert_array_equal(snapshot.predict_all(InMemory(x)), then.predict(x))
