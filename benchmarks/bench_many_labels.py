@@ -28,9 +28,9 @@ def measure(_: Inputs) -> list[Finding]:
     fitted = fit_head(config, dataset)
     before = peak_gigabytes()
     seconds = []
-    for part in (lambda: _write(dataset, fitted, None), lambda: _write(dataset, fitted, config)):
+    for settings in (None, config):
         started = time.perf_counter()
-        part()
+        _write(dataset, fitted, settings)
         seconds.append(time.perf_counter() - started)
     what = f"report of {LABELS * OF_EACH:,} vectors, {LABELS:,} labels"
     return [
