@@ -228,13 +228,18 @@ def cells(matrix: np.ndarray) -> list[tuple[int, int, int]]:
     return list(zip(rows.tolist(), columns.tolist(), numbers.tolist(), strict=True))
 
 
-def most_mistaken(matrix: np.ndarray, count: int) -> np.ndarray:
-    """The ``count`` labels that most images of another were taken for, or theirs for another.
+def most_mistaken(matrix: np.ndarray, count: int) -> list[int]:
+    """At most ``count`` labels of the largest cells of a confusion matrix beside its diagonal.
 
-    In the order of the matrix (C, C).
+    Each comes with one that it is confused with, so there is something to see between them. In
+    the order of the matrix.
     """
-    mistakes = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * np.diag(matrix)
-    return np.sort(np.argsort(-mistakes, kind="stable")[:count])
+    wrong = [(true, given, n) for true, given, n in cells(matrix) if true != given]
+    chosen: set[int] = set()
+    for true, given, _ in sorted(wrong, key=lambda cell: -cell[2]):
+        if len(chosen | {true, given}) <= count:
+            chosen |= {true, given}
+    return sorted(chosen)
 
 
 def reliability(probabilities: np.ndarray, y: np.ndarray) -> list[tuple[float, float, int]]:

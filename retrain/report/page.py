@@ -176,7 +176,7 @@ def html(
         most_bad=_MOST_BAD,
         most_labels=_MOST_LABELS,
         most_few=_MOST_FEW,
-        drawn=plots.MOST_LABELS if len(result.labels) > plots.LABELS_LEGIBLE else None,
+        draws_some=len(result.labels) > plots.LABELS_LEGIBLE,
         metrics_file=METRICS_FILE,
         kinds={kind: (text, _of_kind(problems or (), kind)) for kind, text in KINDS.items()},
         data_health_file=DATA_HEALTH_FILE,

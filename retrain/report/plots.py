@@ -66,11 +66,11 @@ def curve(evaluations: Sequence[Evaluation], kept: int, name: str) -> bytes:
 def confusion(matrix: np.ndarray, labels: Sequence[str]) -> bytes:
     """The confusion matrix (C, C), coloured by the share of a row; readable for 2 to 200 labels.
 
-    Of more labels, the `MOST_LABELS` that are mistaken most.
+    Of more labels, at most `MOST_LABELS` that are mistaken for each other most.
     """
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     if len(labels) > LABELS_LEGIBLE:
-        chosen = most_mistaken(matrix, MOST_LABELS)
+        chosen = most_mistaken(matrix, MOST_LABELS) or list(range(MOST_LABELS))
         share, labels = share[np.ix_(chosen, chosen)], [labels[i] for i in chosen]
     count = len(labels)
     few = count <= _LEGIBLE

@@ -244,7 +244,7 @@ def test_of_many_labels_the_page_has_what_a_person_can_look_at(reported: Trained
     pages = [html(settings, result, NO_PICTURES) for result in (few, many)]
     assert len(pages[1]) < len(pages[0]) + 1000
     assert "Shown are the 500 lowest of 3000; metrics.json has all." in pages[1]
-    assert "The 100 of 3000 labels that are mistaken most; metrics.json has all." in pages[1]
+    assert "Those of the 3000 labels that are mistaken for each other most" in pages[1]
     assert "label 0099 (3) and 2900 more</p>" in pages[1]
     rows = re.findall(r"<tr><td>(label \d+)</td>", pages[1])
     assert rows == ["label 2999", *(f"label {i:04}" for i in range(499))]
