@@ -9,7 +9,31 @@ classification layer. This package computes each once and keeps it in HDF5::
 The rooms (with a ``/``, each with a map of its own) and modules, in the order in which data flows;
 each imports only from those before it:
 
-===========  =============================================================="""
+===========  =====================================================================
+errors       every exception of the project
+settings     frozen dataclasses that the flags are made from
+atomic       write-then-rename, for every file that is written
+command      what the commands share: flags, error lines, exit codes
+forks        what a forked child makes anew
+machine      cores, GPU, bfloat16, int8, and what follows from them
+parallel     large work in blocks, on all cores
+row_spec     what a row of the store is
+progress     how a long job shows while it runs
+photos/      where the photos are, which are images, and what their pixels are
+network/     weights -> the frozen network, and what runs it
+store/       rows on disk
+speeds       how fast this machine was
+config       the settings of stage one
+outputs      what a command writes: never over an input, or what is another's
+rows         pixels through the network into the store
+calibration  photos of a folder -> the network's numbers in 8 bits
+extractors   which precision and engine computes the rows of a folder
+builder      build(): all of it together
+variants     more rows of the same images: at a cut, and of distorted variants
+takeout      the vectors as one HDF5 or NPZ file
+cli          the command line
+===========  =====================================================================
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any
