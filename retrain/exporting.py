@@ -47,6 +47,7 @@ def classifier_of(
         about=about,
         final_tensor_name=config.final_tensor_name,
         training_photos=training_photos,
+        model_dir=config.model_dir,
     )
 
 
@@ -94,6 +95,7 @@ class Intermediates:
             self._dataset.labels,
             about,
             self._config.final_tensor_name,
+            model_dir=self._config.model_dir,
         )
         path = os.path.join(folder, f"intermediate_{step}.pb")
         atomic.make_parents(path)

@@ -201,8 +201,8 @@ class InceptionV3:
         if self._not_kept is not None:
             return self._not_kept
         source = f"{FREEZE_VERSION} {self.weights.sha256}"
-        if found := kept.find(self.model_dir, source):
-            return found.read_bytes()
+        if found := kept.read(self.model_dir, source):
+            return found
         data = freeze(keras_model(self.weights))
         try:
             kept.keep(self.model_dir, source, data)

@@ -1,9 +1,10 @@
-"""Frozen networks in a folder, under the hash of their bytes: each is made once."""
+"""Graphs in a folder, under the hash of their bytes: frozen networks; each is made once."""
 
 import hashlib
 import logging
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from bottlenecks import atomic
@@ -13,34 +14,59 @@ from bottlenecks.network.names import ARCHITECTURE
 log = logging.getLogger(__name__)
 
 
-def find(folder: str | os.PathLike[str], source: str) -> Path | None:
-    """The network in ``folder`` that was made of ``source``, if it is there and whole.
+def read(folder: str | os.PathLike[str], source: str, kind: str = ARCHITECTURE) -> bytes | None:
+    """The graph in ``folder`` that was made of ``source``, if it is there and whole.
 
-    ``source`` tells all that its bytes follow from. A damaged one is removed, with a warning.
+    ``source`` tells all that its bytes follow from, and ``kind`` begins its name. A damaged one is
+    removed, with a warning.
     """
-    stem = _stem(source)
-    for path in Path(folder).glob(f"{stem}-*.pb"):
-        if not (re.fullmatch(rf"{stem}-[0-9a-f]{{64}}", path.stem) and path.is_file()):
-            continue  # somebody else's
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if path.stem == f"{stem}-{digest}":
-            return path
-        log.warning("the frozen network %s is damaged; building it again", shown(path))
-        path.unlink()
+    for path in _named(folder, source, kind):
+        data = path.read_bytes()
+        if _is_whole(path, hashlib.sha256(data).hexdigest()):
+            return data
     return None
 
 
-def keep(folder: str | os.PathLike[str], source: str, network: bytes) -> Path:
-    """Put the ``network`` that was made of ``source`` where `find` finds it; returns its path.
+def find(folder: str | os.PathLike[str], source: str) -> Path | None:
+    """The path of the frozen network that `read` would give."""
+    for path in _named(folder, source, ARCHITECTURE):
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if _is_whole(path, digest):
+            return path
+    return None
+
+
+def keep(
+    folder: str | os.PathLike[str], source: str, graph: bytes, kind: str = ARCHITECTURE
+) -> Path:
+    """Put the ``graph`` that was made of ``source`` where `find` finds it; returns its path.
 
     Raises ``OSError`` where that cannot be.
     """
-    path = Path(folder) / f"{_stem(source)}-{hashlib.sha256(network).hexdigest()}.pb"
+    stem = _stem(source, kind)
+    path = Path(folder) / f"{stem}-{hashlib.sha256(graph).hexdigest()}.pb"
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_bytes(path, network)
+    atomic.write_bytes(path, graph)
     return path
 
 
-def _stem(source: str) -> str:
-    return f"{ARCHITECTURE}-{hashlib.sha256(source.encode()).hexdigest()[:12]}"
+def _named(folder: str | os.PathLike[str], source: str, kind: str) -> Iterator[Path]:
+    """The files in ``folder`` that are named as those of ``source`` are, and so not others'."""
+    stem = _stem(source, kind)
+    for path in Path(folder).glob(f"{stem}-*.pb"):
+        if re.fullmatch(rf"{stem}-[0-9a-f]{{64}}", path.stem) and path.is_file():
+            yield path
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    """Whether a file has the hash that its name says; if not, it is removed."""
+    if path.stem.endswith(f"-{digest}"):
+        return True
+    log.warning("the kept graph %s is damaged; making it again", shown(path))
+    path.unlink()
+    return False
+
+
+def _stem(source: str, kind: str) -> str:
+    return f"{kind}-{hashlib.sha256(source.encode()).hexdigest()[:12]}"

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from importlib import metadata
 from types import ModuleType
 from typing import Any
 
@@ -37,6 +38,14 @@ def import_tensorflow() -> ModuleType:
 
         module: ModuleType = tensorflow
         return module
+
+
+def version() -> str:
+    """The version of the TensorFlow that is installed, known without its import where it can be."""
+    try:
+        return metadata.version("tensorflow")
+    except metadata.PackageNotFoundError:  # tensorflow-cpu, or a build of one's own
+        return str(import_tensorflow().__version__)
 
 
 def new_saved_model() -> Any:

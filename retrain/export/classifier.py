@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from retrain.export.about import About
-from retrain.export.graph import graph_bytes
+from retrain.export.graph import graph_bytes, template_in
 from retrain.export.settings import ExportSettings
 from retrain.training.head import Head
 
@@ -23,7 +23,7 @@ class TrainedClassifier:
     ``network`` is a serialized GraphDef as `bottlenecks.network.inception.NetworkExtractor` has it,
     and ``head`` gives the scores of the C ``labels``. ``training_photos()`` gives the pixels (299,
     299, 3) uint8 of photos that it was trained on, in an order drawn by the seed, for formats whose
-    numbers are rounded.
+    numbers are rounded. ``model_dir`` is where what all graphs have in common is kept.
     """
 
     network: bytes
@@ -32,6 +32,7 @@ class TrainedClassifier:
     about: About
     final_tensor_name: str
     training_photos: Callable[[], Iterator[np.ndarray]] = lambda: iter(())
+    model_dir: str | None = None
 
     @functools.cached_property
     def graph(self) -> bytes:
@@ -39,9 +40,9 @@ class TrainedClassifier:
 
         Raises `UsageError` for a ``final_tensor_name`` that is taken.
         """
-        return graph_bytes(
-            self.network, self.head, self.labels, self.final_tensor_name, self.about.json
-        )
+        template = None if self.model_dir is None else template_in(self.model_dir)
+        own = (self.head, self.labels, self.final_tensor_name, self.about.json)
+        return graph_bytes(self.network, *own, template)
 
 
 class Exporter(Protocol):

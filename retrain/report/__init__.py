@@ -7,7 +7,8 @@ settings   what is looked for and where it is written: the flags
 near       photos that are almost the same
 health     what is wrong with the photos themselves
 results    what the test images say, and all that a run found
-summaries  TensorBoard event files
+events     TensorBoard's event files, as records
+summaries  what they hold of a run
 plots      figures -> PNG pictures
 page       results -> report.html, metrics.json
 writing    the page is made, or an error says why not

@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 from bottlenecks.errors import OutputError, one_line, shown
-from bottlenecks.network.tensorflow import import_tensorflow
+from bottlenecks.network.messages import message
 from retrain.evaluate import Score
+from retrain.report.events import EventFile
 from retrain.report.settings import SUMMARIES
 from retrain.training.fitting import Evaluation
 
@@ -25,26 +26,19 @@ class Summaries:
 
     Raises `OutputError` where they cannot be made. What cannot be written later stops no training:
     `close` raises it.
-
-    ``tf.summary`` needs the tensorboard package, which TensorFlow no longer brings along;
-    the writer of TF 1 does not.
     """
 
     def __init__(self, summaries_dir: str | Path) -> None:
         self._folder = summaries_dir
-        self._tf = import_tensorflow()
         self._failure: OutputError | None = None
         self._is_made = False
         run = uuid.uuid4().hex  # else two runs within a second would share a file
-        # The writer of TF 1 refuses eager mode.
-        with self._kept_failure(), self._tf.Graph().as_default():
-            self._writers = {
-                name: self._tf.compat.v1.summary.FileWriter(
-                    str(Path(summaries_dir) / name), filename_suffix=f".{run}"
-                )
-                for name in SUMMARIES
-            }
-        self._raise_failure()
+        self._files: dict[str, EventFile] = {}
+        with self._kept_failure():
+            for name in SUMMARIES:
+                self._files[name] = EventFile(Path(summaries_dir) / name, run)
+        if self._failure is not None:
+            self.close()
         self._is_made = True
 
     def __enter__(self) -> "Summaries":
@@ -52,8 +46,8 @@ class Summaries:
 
     def __exit__(self, *_: object) -> None:
         with self._kept_failure():
-            for writer in self._writers.values():
-                writer.close()
+            for file in self._files.values():
+                file.close()
 
     def close(self) -> None:
         """Write what is left; raises `OutputError` where that or anything before it failed."""
@@ -83,7 +77,7 @@ class Summaries:
         pixels = np.kron(255 - np.round(share * 255), np.ones((scale, scale))).astype(np.uint8)
         png = io.BytesIO()
         Image.fromarray(pixels).save(png, "PNG")
-        image = self._tf.compat.v1.Summary.Image(
+        image = message("Summary", "summary").Image(
             height=pixels.shape[0],
             width=pixels.shape[1],
             colorspace=1,
@@ -93,7 +87,7 @@ class Summaries:
 
     def _histogram(self, values: np.ndarray) -> Any:
         counts, edges = np.histogram(values, bins=_BUCKETS)
-        return self._tf.compat.v1.HistogramProto(
+        return message("HistogramProto", "histogram")(
             min=float(values.min()),
             max=float(values.max()),
             num=values.size,
@@ -106,14 +100,14 @@ class Summaries:
     def _write(self, name: str, step: int, **value: Any) -> None:
         if self._failure is not None:
             return
-        summary = self._tf.compat.v1.Summary()
+        summary = message("Summary", "summary")()
         summary.value.add(**value)
         with self._kept_failure():
-            self._writers[name].add_summary(summary, step)
+            self._files[name].add(step, summary)
 
     @contextlib.contextmanager
     def _kept_failure(self) -> Iterator[None]:
-        """Keep the first of TensorFlow's errors, which are of many kinds, as an `OutputError`."""
+        """Keep the first error as an `OutputError`."""
         try:
             yield
         except Exception as error:
