@@ -196,10 +196,15 @@ def score_labels(
     probabilities: np.ndarray, y: np.ndarray, labels: Sequence[str]
 ) -> list[LabelScore]:
     """Precision, recall and F1 of each label (0 where undefined), in the order of ``labels``."""
-    from sklearn.metrics import precision_recall_fscore_support
-
-    columns = precision_recall_fscore_support(
-        y, probabilities.argmax(axis=1), labels=range(len(labels)), zero_division=0.0
+    predictions = probabilities.argmax(axis=1)
+    right, predicted, support = (
+        np.bincount(rows, minlength=len(labels)) for rows in (y[predictions == y], predictions, y)
+    )
+    columns = (
+        right / np.maximum(predicted, 1),
+        right / np.maximum(support, 1),
+        2 * right / np.maximum(predicted + support, 1),
+        support,
     )
     return [
         LabelScore(label, float(p), float(r), float(f), int(n))

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,9 +26,11 @@ from retrain.data.dataset import LEFT_OUT, counting
 from retrain.data.groups import check_groups, members_of
 from retrain.data.matching import match
 from retrain.data.split import Member, split
-from retrain.engines.engine import Engine
 from retrain.report import writing
 from retrain.report.results import Measurement, sample_of_test, tested
+
+if TYPE_CHECKING:
+    from retrain.engines.engine import Engine
 
 _OFF_ONE = 0.01  # that a row of probabilities may add up to, in a graph of 8 bits
 
@@ -80,6 +83,8 @@ def measure(config: MeasureConfig, *, listener: MeasureListener | None = None) -
     measured, and where none can be read; `GraphError`; `UsageError`; with ``config.strict``
     `BadImageError`; `OutputError` where the report cannot be made.
     """
+    from retrain.engines.engine import Engine  # which a run has no use for
+
     listener = listener or MeasureListener()
     folder = scan(config.image_dir, validation_dir=config.validation_dir, test_dir=config.test_dir)
     config.check_outputs()
@@ -169,7 +174,7 @@ class _Measuring:
     """The photos of a choice on their way through the graph."""
 
     config: MeasureConfig
-    engine: Engine
+    engine: "Engine"
     choice: Choice
     listener: MeasureListener
 

@@ -9,7 +9,6 @@ from bottlenecks.photos.labels import TESTING, VALIDATION
 from retrain.config import Config
 from retrain.data.dataset import Dataset, sample_rows
 from retrain.data.pixels import pixels_of
-from retrain.engines.engine import Engine
 from retrain.engines.settings import GraphSettings
 from retrain.learning import Learned
 from retrain.report.results import Loss
@@ -32,6 +31,8 @@ def compare(
     images are drawn; those that are gone or edited meanwhile are passed over. None where none is
     left. Warns where more than `TOO_MUCH` is lost. Raises `GraphError`.
     """
+    from retrain.engines.engine import Engine  # which few runs have a use for
+
     assert config.output_tflite is not None
     tuned = learned.fine_tuned
     if tuned is not None and tuned.is_taken and learned.at_cut is not None:

@@ -5,6 +5,7 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from bottlenecks.cli import SHOWN_LABELS, bad_lines, label_lines
 from bottlenecks.errors import shown
@@ -13,15 +14,17 @@ from retrain.config import ALL, Config, MeasureConfig
 from retrain.evaluate import Confusion, Figure, Figures, LabelScore, Score
 from retrain.export.formats import wanted
 from retrain.export.graph_spec import FINAL_NODE
-from retrain.measuring import Choice
-from retrain.plan import Plan
-from retrain.preview import Preview
 from retrain.report.health import KINDS, Problem
 from retrain.report.results import Loss, Measurement, Test, TrainingResult
 from retrain.training.tuned import FineTuned
 
+if TYPE_CHECKING:
+    from retrain.measuring import Choice
+    from retrain.plan import Plan
+    from retrain.preview import Preview
 
-def choice_text(choice: Choice) -> str:
+
+def choice_text(choice: "Choice") -> str:
     """Which images are measured, a line for each label and for what is special."""
     lines = label_lines({label: count for label, count in choice.counts.items() if count})
     what = "all images" if choice.set == ALL else f"the {choice.set} set"
@@ -89,7 +92,7 @@ def columns(score: Score) -> str:
     return f"{score.accuracy:>8.1%}  {score.cross_entropy:>13.4f}"
 
 
-def plan_text(config: Config, plan: Plan) -> str:
+def plan_text(config: Config, plan: "Plan") -> str:
     """What a run would do."""
     lines = label_lines(plan.counts)
     if plan.folder.sets:
@@ -116,7 +119,7 @@ def plan_text(config: Config, plan: Plan) -> str:
     return "\n".join([*lines, "Nothing was computed or written."])
 
 
-def _takes(plan: Plan, seconds: float) -> str:
+def _takes(plan: "Plan", seconds: float) -> str:
     """How long it takes to compute what is missing; nothing where that is no time."""
     if not seconds:
         return ""
@@ -124,14 +127,14 @@ def _takes(plan: Plan, seconds: float) -> str:
     return f" and take about {duration(seconds)} (by {by})"
 
 
-def _tuning_takes(plan: Plan) -> str:
+def _tuning_takes(plan: "Plan") -> str:
     """How long the steps of fine-tuning take."""
     if plan.tuning_seconds is None:
         return "how long they take is not known yet"
     return f"about {duration(plan.tuning_seconds)}, by this machine's last such run"
 
 
-def preview_text(preview: Preview) -> str:
+def preview_text(preview: "Preview") -> str:
     """Where the sheet of distorted photos is."""
     return (
         f"distortions  {shown(preview.path)} ({preview.photos} photos, {preview.variants} variants "

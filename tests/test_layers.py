@@ -193,5 +193,5 @@ def test_the_checks_see_what_they_look_for() -> None:
     assert "bottlenecks.errors" in imports("bottlenecks.store.cache")
     assert "bottlenecks.store.lock" in imports("bottlenecks.store.cache")  # from a room import it
     assert "tensorflow" in imports("bottlenecks.network.tensorflow")
-    assert "sklearn.metrics" in imports("retrain.evaluate")
+    assert "scipy.optimize" in imports("retrain.training.fitting")
     assert "numpy" in imports_at_module_level("retrain.training.head")

@@ -201,7 +201,7 @@ class InceptionV3:
         if self._not_kept is not None:
             return self._not_kept
         source = f"{FREEZE_VERSION} {self.weights.sha256}"
-        if found := kept.read(self.model_dir, source):
+        if (found := kept.read(self.model_dir, source)) is not None:
             return found
         data = freeze(keras_model(self.weights))
         try:

@@ -132,17 +132,31 @@ def _linked(keys: Sequence[bytes], groups: Sequence[str] | None) -> np.ndarray:
     content = _numbered(keys, sorted(set(keys)))
     if groups is None:
         return content
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    group = _numbered(groups, set(groups)) + len(keys)
-    links = coo_array((np.ones(len(keys)), (content, group)), (2 * len(keys),) * 2)
-    _, component = connected_components(links, directed=False)
-    _, unit = np.unique(component[content], return_inverse=True)
+    component = _joined(content, _numbered(groups, set(groups)))
+    _, unit = np.unique(component, return_inverse=True)
     lowest = np.full(int(unit.max(initial=-1)) + 1, len(keys))
     np.minimum.at(lowest, unit, content)
     units: np.ndarray = np.argsort(np.argsort(lowest))[unit]
     return units
+
+
+def _joined(content: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """(n,) a group for each image, the same for all that contents in several ``group`` join."""
+    order = np.lexsort((group, content))
+    same = np.flatnonzero(content[order[1:]] == content[order[:-1]])
+    pairs = np.stack((group[order[same]], group[order[same + 1]]), axis=1)
+    joined = np.arange(int(group.max(initial=-1)) + 1)
+
+    def first(one: int) -> int:
+        while (other := int(joined[one])) != one:
+            joined[one] = one = int(joined[other])
+        return one
+
+    for one, other in pairs[pairs[:, 0] != pairs[:, 1]].tolist():
+        joined[first(one)] = first(other)
+    firsts = np.array([first(one) for one in range(len(joined))], np.int64)
+    joined_of: np.ndarray = firsts[group]
+    return joined_of
 
 
 def _numbered(names: Sequence[Hashable], different: Iterable[Hashable]) -> np.ndarray:

@@ -6,8 +6,8 @@ that, images that a model has not seen do.
 """
 
 import math
-import warnings
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,9 @@ THOROUGH_CELLS = 2**17  # images * labels
 # labels wrong. (Weaker ones only make the scores of labels that are easily told apart extreme.)
 _WIDER, _MOST_WIDENINGS = 10.0**0.5, 4
 _LEAST_PER_LABEL = 5
-_MOST_STEPS = 300  # of the optimiser
+# Of the optimiser: nearly converged will do.
+_MOST_STEPS, _SMALL_GRADIENT = 300, 1e-7
+_REMEMBERED, _DECREASE, _SHORTEST = 10, 1e-4, 1e-8
 
 
 @dataclass(frozen=True)
@@ -140,29 +142,21 @@ class _Folds:
 
     def losses(self, strengths: Sequence[float]) -> np.ndarray:
         """(strengths, judged) the weighed loss of each under the model that has not seen it."""
-        from sklearn.linear_model import LogisticRegression
-
         y, weights = self._y, self._weights
         losses = np.zeros((len(strengths), len(y)))
-        with (
-            one_blas_thread(),
-            warnings.catch_warnings(action="ignore"),
-        ):  # nearly converged will do
+        with one_blas_thread():
             for fold in range(_FOLDS):
                 seen = self._fold_of != fold
                 unseen = np.flatnonzero(~seen & self.judged)
                 known = np.unique(y[seen])
                 if not len(unseen) or len(known) < 2:
                     continue
-                # Of two labels scikit-learn has one column of weights, half of it each one's.
-                columns = 2.0 if len(known) == 2 else 1.0
                 own = np.searchsorted(known, y[unseen])
-                model = LogisticRegression(warm_start=True, max_iter=_MOST_STEPS)
+                model = _Softmax(self._z[seen], np.searchsorted(known, y[seen]), weights[seen])
                 # From strong to weak, each from where the last one ended.
                 for i in np.argsort(strengths)[::-1]:
-                    model.C = columns / (strengths[i] * float(weights[seen].sum()))
-                    model.fit(self._z[seen], y[seen], weights[seen])
-                    log = model.predict_log_proba(self._z[unseen])[np.arange(len(unseen)), own]
+                    model.fit(strengths[i])
+                    log = model.log_probabilities(self._z[unseen])[np.arange(len(unseen)), own]
                     losses[i, unseen] = -np.maximum(log, np.log(np.finfo(np.float32).tiny))
         weighed = losses * (weights / weights[self.judged].mean())
         result: np.ndarray = weighed[:, self.judged]
@@ -180,3 +174,97 @@ def _rotated(z: np.ndarray) -> np.ndarray:
     kept = values > values[-1] * 1e-7
     rotated: np.ndarray = (vectors[:, kept] * np.sqrt(values[kept])).astype(np.float32)
     return rotated
+
+
+class _Softmax:
+    """Softmax regression of ``z`` (n, d) float32 on labels ``y`` (n,), weighed by (n,).
+
+    Minimised is the weighed mean of the cross-entropy + ``l2`` / 2 * |W|^2.
+    """
+
+    def __init__(self, z: np.ndarray, y: np.ndarray, weights: np.ndarray) -> None:
+        self._z, self._y = z, y
+        self._weights = (weights / weights.sum()).astype(np.float64)
+        self._squares = np.einsum("n,nd,nd->d", self._weights, z, z)
+        # W (d, C), and below it the bias (C,)
+        self._layer = np.zeros((z.shape[1] + 1, int(y.max()) + 1))
+
+    def fit(self, l2: float) -> None:
+        """Go on from what is there to the minimum for another strength."""
+        rows = np.arange(len(self._y))
+        # In units in which the function is about as bent in one direction as in another: the
+        # products of different columns of `_rotated` are 0.
+        classes = self._layer.shape[1]
+        curvature = np.append(self._squares, 1.0) * (1 - 1 / classes) / classes
+        curvature[:-1] += l2
+        unit = 1 / np.sqrt(curvature)[:, None]
+
+        def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+            self._layer = layer = flat.reshape(self._layer.shape) * unit
+            log = self.log_probabilities(self._z)
+            value = -(self._weights @ log[rows, self._y]) + l2 / 2 * (layer[:-1] ** 2).sum()
+            error = np.exp(log)
+            error[rows, self._y] -= 1.0
+            error *= self._weights[:, None]
+            gradient = np.vstack((self._z.T @ error.astype(np.float32), error.sum(axis=0)))
+            gradient[:-1] += l2 * layer[:-1]
+            return float(value), (gradient * unit).ravel()
+
+        found = _minimised(loss, (self._layer / unit).ravel())
+        self._layer = found.reshape(self._layer.shape) * unit
+
+    def log_probabilities(self, z: np.ndarray) -> np.ndarray:
+        """(n, C) float64 of ``z`` (n, d)."""
+        product = z @ self._layer[:-1].astype(np.float32)
+        logits: np.ndarray = product.astype(np.float64) + self._layer[-1]
+        logits -= logits.max(axis=1, keepdims=True)
+        logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        return logits
+
+
+def _minimised(
+    function: Callable[[np.ndarray], tuple[float, np.ndarray]], start: np.ndarray
+) -> np.ndarray:
+    """Where a convex ``function``, which gives its value and gradient, is lowest; or near to it.
+
+    L-BFGS (Nocedal & Wright 2006, "Numerical Optimization", algorithms 7.4 and 7.5), each step
+    halved until the value is lower by enough (algorithm 3.1).
+    """
+    x, (value, gradient) = start, function(start)
+    changes: deque[tuple[np.ndarray, np.ndarray, float]] = deque(maxlen=_REMEMBERED)
+    for _ in range(_MOST_STEPS):
+        if gradient @ gradient <= _SMALL_GRADIENT:
+            break
+        direction = _direction(gradient, changes)
+        slope, step = gradient @ direction, 1.0
+        while True:
+            new = x + step * direction
+            new_value, new_gradient = function(new)
+            if new_value <= value + _DECREASE * step * slope:
+                break
+            step /= 2
+            if step < _SHORTEST:  # rounding leaves nothing to find
+                return x
+        moved, bent = new - x, new_gradient - gradient
+        if (curvature := float(moved @ bent)) > 0:
+            changes.append((moved, bent, curvature))
+        x, value, gradient = new, new_value, new_gradient
+    return x
+
+
+def _direction(
+    gradient: np.ndarray, changes: Sequence[tuple[np.ndarray, np.ndarray, float]]
+) -> np.ndarray:
+    """Minus ``gradient`` over the curvature that the last ``changes`` of both have shown."""
+    direction: np.ndarray = -gradient
+    if not changes:
+        return direction
+    shares = []
+    for moved, bent, curvature in reversed(changes):
+        shares.append(moved @ direction / curvature)
+        direction = direction - shares[-1] * bent
+    _, bent, curvature = changes[-1]
+    direction *= curvature / (bent @ bent)
+    for (moved, bent, curvature), share in zip(changes, reversed(shares), strict=True):
+        direction += (share - bent @ direction / curvature) * moved
+    return direction

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from bottlenecks.builder import BuildReport, CachedImage
 from bottlenecks.errors import ImageFolderError
@@ -13,7 +15,7 @@ from bottlenecks.row_spec import BOTTLENECK
 from bottlenecks.store import vectors
 from bottlenecks.store.cache import Cache
 from bottlenecks.store.vectors import InMemory, OnDisk
-from retrain.data.dataset import Dataset, Subset, assemble, check_counts, check_few
+from retrain.data.dataset import Dataset, Subset, _linked, assemble, check_counts, check_few
 from retrain.data.groups import on_its_own
 from retrain.data.split import Member, split
 
@@ -431,6 +433,27 @@ def test_units_are_chained_by_copies_and_groups(tmp_path: Path) -> None:
     units = dict(zip(names, one.units.tolist(), strict=True))
     assert len({units[name] for name in names if name[-5] in "012"}) == 1
     assert len(set(units.values())) == 1 + 6
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_units_are_the_connected_parts_of_contents_and_groups(seed: int) -> None:
+    """By SciPy; numbered by the lowest content."""
+    random = np.random.default_rng(seed)
+    n = 300
+    content, group = random.integers(0, 250, n), random.integers(0, (20, 200, 290)[seed % 3], n)
+    links = coo_array((np.ones(n), (content, group + n)), (2 * n, 2 * n))
+    _, parts = connected_components(links, directed=False)
+    lowest = {part: content[parts[content] == part].min() for part in set(parts[content])}
+    order = sorted(lowest.values())
+    expected = [order.index(lowest[part]) for part in parts[content]]
+    keys = [f"{number:03}".encode() for number in content]
+    found = _linked(keys, [f"group {number}" for number in group])
+    assert found.tolist() == expected
+
+
+def test_a_long_chain_of_copies_is_one_unit() -> None:
+    keys = [f"{i // 2:06}".encode() for i in range(1, 20_001)]
+    assert set(_linked(keys, [f"{i // 2}" for i in range(20_000)]).tolist()) == {0}
 
 
 def test_units_hang_on_contents_and_not_on_names(tmp_path: Path) -> None:

@@ -249,3 +249,46 @@ def test_the_models_that_are_compared_are_weighed_as_training_is() -> None:
             losses[~seen] = losses_of(model.predict_proba(z[~seen]), y[~seen])
         expected = (losses * weights).sum() / weights.sum()
         assert trial.cross_entropy == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 8])
+@pytest.mark.parametrize("weighed", [False, True])
+@pytest.mark.parametrize("rotated", [False, True])
+def test_the_softmax_is_scikit_learns(classes: int, weighed: bool, rotated: bool) -> None:
+    """From strong to weak, each strength from where the last one ended."""
+    random = np.random.default_rng(classes)
+    y = np.arange(150) % classes
+    x = random.normal(0, 0.3, (classes, 64))[y] + random.normal(0, 1, (150, 64))
+    z = (x * random.lognormal(0, 1, 64)).astype(np.float32)  # of different sizes
+    if rotated:
+        z = regularisation._rotated(z.repeat(4, axis=1))
+    weights = random.lognormal(0, 1, 150) if weighed else np.ones(150)
+    own = regularisation._Softmax(z, y, weights)
+    for l2 in (1.0, 0.1, 0.01):
+        own.fit(l2)
+        strength = l2 / (2 if classes == 2 else 1) * weights.sum()
+        theirs = LogisticRegression(C=1 / strength, tol=1e-10, max_iter=10_000)
+        theirs.fit(z.astype(np.float64), y, weights)
+        found, expected = own.log_probabilities(z), theirs.predict_log_proba(z)
+        np.testing.assert_allclose(np.exp(found), np.exp(expected), atol=1e-2)
+        rows = np.arange(150)
+        losses = [-(weights @ log[rows, y]) / weights.sum() for log in (found, expected)]
+        assert losses[0] == pytest.approx(losses[1], rel=2e-3)
+
+
+def test_the_minimum_of_a_convex_function_is_found_from_anywhere() -> None:
+    """Also where a whole step leads far beyond it."""
+    bends = np.logspace(-0.5, 1.5, 20)
+
+    def function(x: np.ndarray) -> tuple[float, np.ndarray]:
+        return float((bends * (x - 3) ** 2).sum()), 2 * bends * (x - 3)
+
+    for start in (np.zeros(20), np.full(20, 1e3), np.full(20, 3.0)):
+        np.testing.assert_allclose(regularisation._minimised(function, start), 3, atol=2e-3)
+
+
+def test_numbers_that_are_not_finite_end_it() -> None:
+    def function(x: np.ndarray) -> tuple[float, np.ndarray]:
+        return float("nan"), x * np.nan
+
+    assert len(regularisation._minimised(function, np.ones(3))) == 3
