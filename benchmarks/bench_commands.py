@@ -45,7 +45,7 @@ def measure(inputs: Inputs) -> list[Finding]:
         of(
             f"python -m retrain, {VECTORS:,} cached vectors / {IMPORT}",
             *(ratios(seconds, "retrain", IMPORT), "times"),
-            at_most=2.2,
+            at_most=0.5,
         ),
         *(
             of(
