@@ -1,5 +1,6 @@
 """retrain.trainer: both stages and the export, in one call."""
 
+import errno
 import random
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -9,13 +10,13 @@ import numpy as np
 import pytest
 
 from bottlenecks.errors import ImageFolderError, OutputError, UsageError
-from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.row_spec import BOTTLENECK
 from bottlenecks.store import vectors
 from bottlenecks.store.vectors import InMemory, OnDisk
 from retrain import learning, trainer
 from retrain.config import Config
 from retrain.evaluate import confusion_matrix, figures, most_confused, score, score_labels
+from retrain.report.events import EventFile
 from retrain.trainer import train
 from retrain.training.fitting import find_temperature
 from retrain.training.head import usual_l2
@@ -258,13 +259,12 @@ def test_whatever_stops_data_health_or_report_the_graph_is_written(
 def test_event_files_that_cannot_be_written_to_their_end_stop_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a full disk: TensorFlow's writer then raises an IndexError, among others."""
+    """As on a full disk."""
 
     def broken(*_: object) -> None:
-        raise IndexError("list index out of range")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    writer = import_tensorflow().compat.v1.summary.FileWriter
-    monkeypatch.setattr(writer, "add_summary", broken)
+    monkeypatch.setattr(EventFile, "add", broken)
     summaries, report = tmp_path / "events", tmp_path / "report"
     with pytest.raises(OutputError, match=r"--summaries_dir .*all else is done"):
         train_colours(
