@@ -11,6 +11,7 @@ from bottlenecks.extractors import choose
 from bottlenecks.network.cuts import INPUT
 from bottlenecks.network.inception import Extractor, NetworkExtractor
 from bottlenecks.network.layers import spec_at
+from bottlenecks.network.names import AUTO
 from bottlenecks.network.weights import are_at_hand
 from bottlenecks.photos.labels import (
     TRAINING,
@@ -120,7 +121,8 @@ def plan(config: Config, extractor: NetworkExtractor | None = None) -> Plan:
     if extractor is None and not weights_missing:
         choice = choose(config, folder)
         extractor = choice.network
-    precision = "float32" if choice is None else choice.precision
+    asked = "float32" if config.precision == AUTO else config.precision
+    precision = asked if choice is None else choice.precision
     speed = speeds.remembered(config.model_dir, precision)
     rate = speed or speeds.USUAL_PER_CORE * machine.usable_cores()
     if extractor is None or (choice is not None and choice.is_new):
@@ -139,7 +141,9 @@ def plan(config: Config, extractor: NetworkExtractor | None = None) -> Plan:
         speed=speed,
         seconds=missing / rate,
         more=tuple(_with_room(missing, more, rate)),
-        tuning_seconds=_tuning_seconds(config, precision, sets[TRAINING]),
+        tuning_seconds=_tuning_seconds(
+            config, asked if choice is None else choice.network.precision, sets[TRAINING]
+        ),
     )
 
 

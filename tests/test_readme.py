@@ -47,7 +47,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copy(tmp_path / "photos" / "cyan_000.jpg", tmp_path / name)
     monkeypatch.chdir(tmp_path)
     for module in ("bottlenecks.builder", "retrain.trainer"):
-        monkeypatch.setattr(f"{module}.InceptionV3", lambda *_: StandIn())
+        monkeypatch.setattr(f"{module}.extractor_for", lambda *_: StandIn())
     return tmp_path
 
 

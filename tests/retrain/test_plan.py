@@ -154,7 +154,7 @@ def test_how_large_they_are_and_how_long_they_take_is_said(
     small_dataset: Path, tmp_path: Path
 ) -> None:
     config = config_for(tmp_path, distortions_per_image=1000)
-    speeds.remember(config.model_dir, config.precision, 100.0)
+    speeds.remember(config.model_dir, "float32", 100.0)
     found = plan(config, Tiny())
     variants, at_cut = found.more
     assert variants.nbytes == variants.rows * BOTTLENECK.nbytes
