@@ -1,6 +1,7 @@
 """OpenVINO as the engine of the frozen network: in float32, bfloat16, and 8 bits."""
 
 import importlib.util
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bottlenecks import machine
-from bottlenecks.errors import RetrainError, one_line
+from bottlenecks.errors import CacheError, RetrainError, one_line
 from bottlenecks.network import layers
 from bottlenecks.network.engines.bfloat16 import FLOAT32_CONVOLUTIONS, diffused
 from bottlenecks.network.engines.devices import Run
@@ -55,9 +56,8 @@ def start(frozen: bytes, cut: str | None, precision: str, int8: bytes | None) ->
     graph_def, output = message("GraphDef").FromString(frozen), BOTTLENECK_NODE
     operations: Mapping[str, Operation] = OPERATIONS
     if int8 is not None:
-        most = about_of(int8)["most"]
-        has_instructions = most <= machine.most_of_int8()
-        operations = of_int8(graph_def, from_bytes(int8, graph_def), has_instructions)
+        has_instructions = _most_of(int8) <= machine.most_of_int8()
+        operations = of_int8(graph_def, _numbers(int8, graph_def), has_instructions)
     if cut is not None:
         graph_def, output = layers.below(graph_def, cut), layers.CUT_NODE
     if precision == "bfloat16":
@@ -66,6 +66,22 @@ def start(frozen: bytes, cut: str | None, precision: str, int8: bytes | None) ->
     run = _runner(graph_def, [output], operations, bits)
     dtype = np.dtype(np.float32 if cut is None else np.float16)
     return lambda pixels: run(pixels)[0].astype(dtype, copy=False)
+
+
+def _most_of(int8: bytes) -> float:
+    """The largest whole number that kernels may have, by what ``int8`` begins with."""
+    most = about_of(int8).get("most")
+    return most if isinstance(most, int) else math.inf
+
+
+def _numbers(int8: bytes, graph_def: Any) -> Int8:
+    try:
+        return from_bytes(int8, graph_def)
+    except CacheError as error:
+        raise CacheError(
+            f"what the cache has of the network in 8 bits {error}; remove that cache with python "
+            "-m bottlenecks --prune, or take another --precision"
+        ) from error
 
 
 def observe(frozen: bytes) -> tuple[Any, Callable[[np.ndarray], list[np.ndarray]]]:
