@@ -12,7 +12,9 @@ from bench_stage_one import stage_one
 from measure import Finding, Inputs, alternate, main, of, photos, ratios, speeds
 from PIL import Image
 
+from bottlenecks.calibration import calibrate
 from bottlenecks.network.inception import InceptionV3
+from bottlenecks.photos.labels import scan
 
 COUNT, WIDTH, HEIGHT = 64, 4000, 3000
 
@@ -23,12 +25,26 @@ def measure(inputs: Inputs) -> list[Finding]:
         sources = sorted((small / "photos").glob("*/*"))
         size = [make_large(sources, large / "photos", i) for i in range(len(sources))]
         extractor = InceptionV3(inputs.weights, small / "models")
-        sides = {"small": stage_one(small, extractor), "large": stage_one(large, extractor)}
+        openvino = extractor.computed_in("float32", "openvino")
+        of_int8 = calibrate(openvino, scan(small / "photos"), str(small / "cache"))
+        assert of_int8 is not None
+        sides = {
+            "small": stage_one(small, extractor),
+            "large": stage_one(large, extractor),
+            "small, int8": stage_one(small, of_int8),
+            "large, int8": stage_one(large, of_int8),
+        }
         seconds = alternate(sides)
     note = f"large: {WIDTH} x {HEIGHT}, {sum(size) / len(size) / 1e6:.1f} MB"
     ratio = ratios(seconds, "small", "large")
     return [
         of("stage one, 12-megapixel photos / small ones", ratio, "times", at_least=0.75, note=note),
+        of(
+            "stage one, int8, 12-megapixel photos / small ones",
+            *(ratios(seconds, "small, int8", "large, int8"), "times"),
+            at_least=0.6,
+            note=note,
+        ),
         *speeds(seconds, len(sources)),
     ]
 
