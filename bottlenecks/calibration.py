@@ -26,7 +26,7 @@ from bottlenecks.store.cache import Cache
 
 PHOTOS = 96  # that are calibrated on: those with the smallest keys, so that all runs take the same
 FEWEST = 24  # a quarter of them moved vectors by half a percent of their length more
-_AT_ONCE = 4  # photos; for little memory
+_AT_ONCE = 2  # photos; for little memory
 _AHEAD = 64  # files that are read before the first of them is waited for
 
 OnStep = Callable[[int, int], None]  # (steps done, steps in all)

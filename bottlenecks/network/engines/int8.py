@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from bottlenecks.errors import CacheError
+from bottlenecks.machine import one_blas_thread
 from bottlenecks.network.engines.rounding import rounded
 from bottlenecks.network.messages import constants_of
 from bottlenecks.network.names import INPUT_NODE
@@ -37,7 +38,7 @@ MOST_BYTES = 2**26  # three times what InceptionV3's numbers take
 _EQUALISED = 0.25  # power of a channel's range that its levels follow: 0 all alike, 1 in full
 _LEAST_RANGE = 1e-3  # of a channel, as a share of the largest of its layer
 _PLACES = 24  # of a photo at which what a convolution reads is looked at
-_AT_ONCE = 700  # patches whose products are added up at once, for speed
+_AT_ONCE = 250  # patches whose products are added up at once, for speed
 _FORMAT = "retrain int8"
 
 # Pixels (n, 299, 299, 3) uint8 -> what nodes of the network give for them, (n, height, width, C).
@@ -132,6 +133,19 @@ def calibrated(
     ``photos`` are such, a few at a time for little memory. Kernels have whole numbers up to
     ``most``. ``on_step`` is told how many convolutions are done, and of how many.
     """
+    import scipy.linalg  # noqa: F401  # before BLAS is told, so that its own is told too
+
+    with one_blas_thread():
+        return _calibrated(graph_def, observe, photos, most, on_step)
+
+
+def _calibrated(
+    graph_def: Any,
+    observe: Observe,
+    photos: Iterable[np.ndarray],
+    most: int,
+    on_step: Callable[[int, int], None],
+) -> Int8:
     convolutions = convolutions_of(graph_def)
     names, sizes = observed(convolutions), _sizes(graph_def)
     ranges: dict[str, np.ndarray] = {}
@@ -153,7 +167,9 @@ def calibrated(
         behind = levels.get(one.behind, np.ones(outputs, np.float32))
         kernel = one.kernel * level[:, np.newaxis] / behind
         each = np.repeat(1.0 / level, height * width)
-        mean = seen[one.window].mean() * np.outer(each, each)
+        mean = seen[one.window].mean()
+        mean *= each
+        mean *= each[:, np.newaxis]
         flat = kernel.transpose(2, 0, 1, 3).reshape(-1, outputs)
         whole, steps[one.name] = rounded(flat, mean, most)
         kernels[one.name] = np.ascontiguousarray(
@@ -182,7 +198,9 @@ class _Moments:
         self._work_in()
         assert self._sum is not None
         mean = self._sum / self._count
-        mean += np.triu(mean, 1).T
+        diagonal = np.diagonal(mean).copy()
+        mean += mean.T  # of which one triangle is empty
+        np.fill_diagonal(mean, diagonal)
         return np.asarray(mean)
 
     def _work_in(self) -> None:
