@@ -324,7 +324,7 @@ class _Build:
             passed_over=self.folder.passed_over,
             empty_folders=self.folder.empty_folders,
             sets=self.folder.sets,
-            network=name_of(self.extractor),
+            network=name_of(self.extractor, computed=bool(self.computed)),
         )
         if lost := sorted(set(self.folder.counts) - set(report.counts)):
             example = next(bad for bad in self.failed if bad.label == lost[0])

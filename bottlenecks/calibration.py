@@ -21,7 +21,7 @@ from bottlenecks.network.inception import InceptionV3
 from bottlenecks.photos.decode import INPUT_SIZE, decode
 from bottlenecks.photos.labels import ImageFolder, LabeledImage
 from bottlenecks.photos.reading import file_bytes, in_order, key_of, pool_of
-from bottlenecks.store import layout
+from bottlenecks.store import layout, lock
 from bottlenecks.store.cache import Cache
 
 PHOTOS = 96  # that are calibrated on: those with the smallest keys, so that all runs take the same
@@ -41,12 +41,22 @@ class Kept:
     photos: frozenset[bytes]  # keys of those that they were calibrated on
 
 
-def keys_of(images: Sequence[LabeledImage], threads: int | None) -> dict[bytes, str]:
-    """The keys of the images that can be read, each with the path of one that has it."""
+def keys_of(
+    images: Sequence[LabeledImage],
+    threads: int | None,
+    known: Callable[[LabeledImage], bytes | None] = lambda _: None,
+) -> dict[bytes, str]:
+    """The keys of the images that can be read, each with the path of one that has it.
+
+    Those whose key is ``known`` are not read.
+    """
 
     def read(image: LabeledImage) -> bytes | None:
+        found = known(image)
+        if found is not None or image.file.problem:
+            return found
         try:
-            return None if image.file.problem else key_of(image.path)
+            return key_of(image.path)
         except BadImageError:
             return None
 
@@ -57,8 +67,11 @@ def keys_of(images: Sequence[LabeledImage], threads: int | None) -> dict[bytes, 
         return {key: image.path for image, key in results if key is not None}
 
 
-def find(bottleneck_dir: str, network: InceptionV3) -> list[Kept]:
-    """What was calibrated for the weights of ``network``, and lies whole in its cache's folder."""
+def find(bottleneck_dir: str, network: InceptionV3, warns: bool = True) -> list[Kept]:
+    """What was calibrated for the weights of ``network``, and lies whole in its cache's folder.
+
+    ``warns`` of what does not.
+    """
     folder = Path(bottleneck_dir)
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     found = []
@@ -69,7 +82,9 @@ def find(bottleneck_dir: str, network: InceptionV3) -> list[Kept]:
             try:
                 kept = _read(path, network)
             except (CacheError, OSError) as error:
-                log.warning("%s %s; it is not used", shown(path), error)
+                if warns:
+                    message = "%s %s; it is not used, a calibration comes anew"
+                    log.warning(message, shown(path), error)
                 continue
             if kept is not None and Cache(folder, kept.network.fingerprint).folder == place:
                 found.append(kept)
@@ -87,9 +102,12 @@ def _read(path: Path, network: InceptionV3) -> Kept | None:
     about = int8.about_of(data)
     try:
         photos = frozenset(map(bytes.fromhex, about["photos"]))
-        weights = about["weights_sha256"]
-    except (LookupError, TypeError, ValueError) as error:
-        raise CacheError("is not of this version of the program") from error
+        weights, most = about["weights_sha256"], about["most"]
+        is_whole = photos and type(most) is int and 1 <= most <= int8.MOST
+    except (LookupError, TypeError, ValueError):
+        is_whole = False
+    if not is_whole:
+        raise CacheError("is not of this version of the program")
     if weights != network.weights.sha256:
         return None
     return Kept(network.computed_in("int8", with_openvino.NAME, data), photos)
@@ -105,11 +123,32 @@ def calibrate(
     """``network`` in 8 bits, calibrated on photos of ``folder`` and kept.
 
     None where too few of them can be read. ``on_step`` is told how many steps are done, and of how
-    many.     Raises `WeightsError`, ``OSError``.
+    many. Of two runs that come at once the second takes what the first has calibrated.
+
+    Raises `WeightsError`, `CacheError`, ``OSError``.
     """
     photos = dict(_photos(keys_of(folder.images, threads)))
     if len(photos) < FEWEST:
         return None
+    cache_dir = Path(bottleneck_dir)
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OutputError(
+            f"cannot make the cache folder {shown(cache_dir)}: a file is in the way; choose "
+            "another --bottleneck_dir"
+        ) from error
+    with lock.exclusive(cache_dir):
+        for kept in find(bottleneck_dir, network, warns=False):
+            if kept.photos == photos.keys():
+                return kept.network
+        return _keep(_calibrated(network, photos, on_step), cache_dir)
+
+
+def _calibrated(
+    network: InceptionV3, photos: Mapping[bytes, np.ndarray], on_step: OnStep
+) -> tuple[InceptionV3, bytes]:
+    """The network in 8 bits, and its numbers."""
     graph_def, observe = with_openvino.observe(network.frozen)
     steps = len(photos) + len(int8.convolutions_of(graph_def))
     numbers = int8.calibrated(
@@ -125,19 +164,17 @@ def calibrate(
         "weights_sha256": network.weights.sha256,
     }
     data = int8.to_bytes(numbers, about)
-    calibrated = network.computed_in("int8", with_openvino.NAME, data)
-    place = Cache(bottleneck_dir, calibrated.fingerprint).folder
-    layout.refuse_link(place)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise OutputError(
-            f"cannot make the cache folder {shown(place)}: a file is in the way; choose another "
-            "--bottleneck_dir"
-        ) from error
+    return network.computed_in("int8", with_openvino.NAME, data), data
+
+
+def _keep(calibrated: tuple[InceptionV3, bytes], cache_dir: Path) -> InceptionV3:
+    """Put the numbers into the folder of their cache. Raises `CacheError`, ``OSError``."""
+    network, data = calibrated
+    cache = Cache(cache_dir, network.fingerprint)
     name = f"{hashlib.sha256(data).hexdigest()}{layout.NUMBERS_SUFFIX}"
-    atomic.write_bytes(place / name, data, follow=False)
-    return calibrated
+    with cache.writing(network.description):
+        atomic.write_bytes(cache.folder / name, data, follow=False)
+    return network
 
 
 def _photos(of_key: Mapping[bytes, str]) -> Iterator[tuple[bytes, np.ndarray]]:

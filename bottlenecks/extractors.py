@@ -1,15 +1,15 @@
 """What computes the rows of a folder: which precision and engine, where the flags leave it open."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from bottlenecks import calibration, machine
 from bottlenecks.config import Config
 from bottlenecks.errors import UsageError
+from bottlenecks.network.engines import with_openvino
 from bottlenecks.network.engines.engine import ENGINES
-from bottlenecks.network.engines.with_openvino import INSTALL
 from bottlenecks.network.inception import Extractor, InceptionV3
 from bottlenecks.network.names import AUTO, RANDOM
 from bottlenecks.network.weights import OnDownload
@@ -22,7 +22,7 @@ from bottlenecks.store.stat_index import StatIndex
 PAYS_FROM, PAYS_FROM_BFLOAT16 = 800, 1600
 _SAMPLE = 500  # images by which it is told whether a cache is of a folder
 # The share of them that it must have rows of. Others' calibrations are worse than one's own.
-_ENOUGH = {"int8": 0.5, "bfloat16": 0.1, "float32": 0.1}
+_ENOUGH, _HALF = 0.1, 0.5
 log = logging.getLogger(__name__)
 
 
@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 class Choice:
     """What the rows of a folder are computed by.
 
-    Where ``is_new`` the ``network`` is to be calibrated first, on photos of the folder.
+    Where ``is_new`` it is to be calibrated in 8 bits first, on photos of the folder; ``network`` is
+    what is taken where that cannot be.
     """
 
     network: InceptionV3
@@ -39,6 +40,11 @@ class Choice:
     @property
     def precision(self) -> str:
         return "int8" if self.is_new else self.network.row_precision
+
+    @property
+    def name(self) -> str:
+        """As `name_of` says it."""
+        return f"int8, by {with_openvino.TITLE}" if self.is_new else name_of(self.network)
 
 
 def choose(config: Config, folder: ImageFolder, on_download: OnDownload | None = None) -> Choice:
@@ -56,12 +62,11 @@ def choose(config: Config, folder: ImageFolder, on_download: OnDownload | None =
     ways = list(_ways(config, base, engines))
     if config.precision != AUTO and len(ways) == 1 and config.precision != "int8":
         return Choice(ways[0])
-    kept = calibration.find(config.bottleneck_dir, base) if "int8" in _allowed(config) else []
+    takes_int8 = "int8" in _allowed(config) and with_openvino.NAME in engines
+    kept = calibration.find(config.bottleneck_dir, base) if takes_int8 else []
     if found := _with_rows(config, folder, ways, kept):
         return Choice(found)
-    if _calibrates(config, folder, engines):
-        return Choice(base.computed_in("float32", "openvino"), is_new=True)
-    return Choice(ways[0])
+    return Choice(ways[0], is_new=_calibrates(config, folder, engines))
 
 
 def made(
@@ -96,14 +101,12 @@ def extractor_for(
     return made(choose(config, folder, on_download), config, folder, on_step)
 
 
-def name_of(extractor: Extractor) -> str:
-    """The precision and the engine of one that is InceptionV3, for people; else nothing."""
+def name_of(extractor: Extractor, computed: bool = True) -> str:
+    """The precision of one that is InceptionV3, for people, and if it ``computed`` its engine."""
     if not isinstance(extractor, InceptionV3):
         return ""
-    return f"{extractor.row_precision}, by {_PROPER[extractor.engine]}"
-
-
-_PROPER = {"tensorflow": "TensorFlow", "openvino": "OpenVINO"}
+    engine = f", by {ENGINES[extractor.engine].TITLE}" if computed else ""
+    return f"{extractor.row_precision}{engine}"
 
 
 def _engines(config: Config) -> list[str]:
@@ -111,7 +114,8 @@ def _engines(config: Config) -> list[str]:
     if config.engine != AUTO:
         if not ENGINES[config.engine].is_installed():
             raise UsageError(
-                f"--engine {config.engine} needs a package: {INSTALL}, or leave it out"
+                f"--engine {config.engine} is not installed: {with_openvino.INSTALL}, or leave it "
+                "out"
             )
         return [config.engine]
     installed = [name for name, engine in ENGINES.items() if engine.is_installed()]
@@ -128,8 +132,11 @@ def _allowed(config: Config) -> tuple[str, ...]:
 
 def _ways(config: Config, base: InceptionV3, engines: list[str]) -> Iterator[InceptionV3]:
     """All ways that need no calibration, the fastest first."""
-    asked = config.precision == "bfloat16"
-    if asked or ("bfloat16" in _allowed(config) and machine.cpu_has_bfloat16()):
+    asked, has_it = config.precision == "bfloat16", machine.cpu_has_bfloat16()
+    if asked and not has_it:  # which says so once
+        yield base.computed_in("bfloat16", engines[0])
+        return
+    if asked or ("bfloat16" in _allowed(config) and has_it and not machine.has_gpu()):
         yield from (base.computed_in("bfloat16", engine) for engine in engines)
     if not asked:
         yield base.computed_in("float32", engines[0])
@@ -141,8 +148,9 @@ def _calibrates(config: Config, folder: ImageFolder, engines: list[str]) -> bool
     if "int8" not in _allowed(config):
         return False
     why = ""
-    if "openvino" not in engines:
-        why = f"--precision int8 needs OpenVINO ({INSTALL}, and no other --engine)"
+    if with_openvino.NAME not in engines:
+        how = with_openvino.INSTALL if config.engine == AUTO else "leave out --engine"
+        why = f"--precision int8 needs OpenVINO ({how})"
     elif not machine.most_of_int8():
         why = "this processor has no instructions for int8"
     elif images < calibration.FEWEST:
@@ -160,9 +168,8 @@ def _with_rows(
 ) -> InceptionV3 | None:
     """The one whose cache has the most rows of the folder's images, if any has enough.
 
-    With ``--precision int8`` only what was calibrated is looked at, and at last what was calibrated
-    on photos of this folder, though it has few rows of it: the folder has grown, or the run was
-    killed.
+    What was calibrated on photos of this folder may have few: the folder has grown, or the run was
+    killed. With ``--precision int8`` nothing else is looked at.
     """
     networks = [one.network for one in kept] + (ways if config.precision != "int8" else [])
     caches = {one: Cache(config.bottleneck_dir, one.fingerprint, one.spec) for one in networks}
@@ -170,33 +177,34 @@ def _with_rows(
     if not caches:
         return None
     sample = folder.images[:: -(-len(folder.images) // _SAMPLE)]
-    indexes = {one: StatIndex.of(cache) for one, cache in caches.items()}
+    indexes = [StatIndex.of(cache) for cache in caches.values()]
 
-    def key_in(index: StatIndex, image: LabeledImage) -> bytes | None:
-        return index.get(folder.absolute(image), image.file.signature)
+    def known(image: LabeledImage) -> bytes | None:
+        """By the bookkeeping; else the photo was moved or is new, and is read."""
+        place, signature = folder.absolute(image), image.file.signature
+        return next((key for x in indexes if (key := x.get(place, signature)) is not None), None)
 
-    def share_of(network: InceptionV3, rows: int, images: int) -> float:
-        share = rows / max(images, 1)
-        return share if share >= _ENOUGH[network.row_precision] else 0.0
+    keys = calibration.keys_of(sample, config.decode_threads, known)
+    for cache in caches.values():
+        cache.load()
+    shares = {x: sum(key in c for key in keys) / max(len(keys), 1) for x, c in caches.items()}
+    own = {one.network for one in kept if _is_of(one, folder, known, config, shares[one.network])}
+    enough = [x for x in networks if x in own or (x in ways and shares.get(x, 0.0) >= _ENOUGH)]
+    return max(enough, key=lambda x: shares[x], default=None)
 
-    # Mostly the bookkeeping of one knows the photos; else they were moved, or are new.
-    shares = {
-        one: share_of(one, sum(key_in(index, i) is not None for i in sample), len(sample))
-        for one, index in indexes.items()
-    }
-    if not any(shares.values()):
-        keys = calibration.keys_of(sample, config.decode_threads)
-        for one, cache in caches.items():
-            cache.load()
-            shares[one] = share_of(one, sum(key in cache for key in keys), len(keys))
-    best = max(shares, key=shares.__getitem__)
-    if shares[best]:
-        return best
-    own = [one for one in kept if one.network in caches]
-    if not own:
-        return None
-    everything = set(calibration.keys_of(folder.images, config.decode_threads))
-    return next((x.network for x in own if 2 * len(x.photos & everything) >= len(x.photos)), None)
+
+def _is_of(
+    kept: calibration.Kept,
+    folder: ImageFolder,
+    known: Callable[[LabeledImage], bytes | None],
+    config: Config,
+    share: float,
+) -> bool:
+    """Whether it was calibrated on photos of this folder, or has rows of half of it."""
+    if share >= _HALF:
+        return True
+    everything = calibration.keys_of(folder.images, config.decode_threads, known)
+    return len(kept.photos & everything.keys()) >= _HALF * len(kept.photos)
 
 
 def _is_there(folder: Path) -> bool:

@@ -261,16 +261,20 @@ class MeasureConsole(MeasureListener):
 def _hint(config: Config, report: BuildReport) -> str:
     """What would have been faster, if anything."""
     is_slow = report.network.startswith("float32") and report.computed > HINT_IMAGES
-    if not (is_slow and report.images_per_second):
+    if not (is_slow and report.images_per_second) or machine.has_gpu():
         return ""
-    if not (with_openvino.is_installed() or machine.has_gpu()) and machine.most_of_int8():
-        return f"hint    {with_openvino.INSTALL} makes stage one faster"
-    if not machine.cpu_has_bfloat16():
-        return ""
+    if machine.cpu_has_bfloat16():
+        faster = "bfloat16"
+    elif machine.most_of_int8() and with_openvino.is_installed():
+        faster = "int8"
+    else:
+        what = f"hint    {with_openvino.INSTALL} makes stage one faster"
+        return what if machine.most_of_int8() else ""
     seconds = report.computed / report.images_per_second
-    other = speeds.remembered(config.model_dir, "bfloat16")
+    other = speeds.remembered(config.model_dir, faster)
     saved = seconds - report.computed / other if other else 0.0
     if other and saved <= 0:
         return ""
     how = f"about {duration(saved)} less" if other else "about half the time"
-    return f"hint    --precision bfloat16 would have taken {how} for stage one"
+    after = ", after a calibration" if faster == "int8" else ""
+    return f"hint    --precision {faster} would have taken {how} for stage one{after}"

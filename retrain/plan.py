@@ -69,6 +69,8 @@ class Plan:
     seconds: float
     more: tuple[More, ...] = ()
     tuning_seconds: float | None = None
+    network: str = ""  # precision and engine of what would compute the rows
+    calibrates: bool = False  # first, on some of the photos
 
 
 def checked_folder(config: Config) -> ImageFolder:
@@ -140,6 +142,8 @@ def plan(config: Config, extractor: NetworkExtractor | None = None) -> Plan:
         weights_missing=weights_missing,
         speed=speed,
         seconds=missing / rate,
+        network="" if choice is None else choice.name,
+        calibrates=choice is not None and choice.is_new,
         more=tuple(_with_room(missing, more, rate)),
         tuning_seconds=_tuning_seconds(
             config, asked if choice is None else choice.network.precision, sets[TRAINING]

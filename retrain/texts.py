@@ -107,6 +107,9 @@ def plan_text(config: Config, plan: "Plan") -> str:
         size = f", {megabytes(more.nbytes)}," if more.rows else ""
         what = f"{more.rows} {more_of(more.name)}{size} are missing"
         lines.append(f"{what}{_takes(plan, more.seconds)};")
+    if plan.network and plan.missing:
+        first = ", calibrated first on some of the photos" if plan.calibrates else ""
+        lines.append(f"they would be of {plan.network}{first};")
     if plan.weights_missing:
         lines.append("the ImageNet weights would be downloaded first (88 MB);")
     steps = f"{config.how_many_training_steps} training steps"

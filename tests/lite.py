@@ -15,7 +15,7 @@ from retrain.export.settings import QUANTISATIONS, ExportSettings
 from tests.conftest import Trained
 from tests.standin import StandIn
 
-needs_litert = "ai-edge-litert is not installed: pip install 'retrain[litert]'"
+needs_litert = "ai-edge-litert is not installed: pip install ai-edge-litert"
 
 
 def schema() -> Any:

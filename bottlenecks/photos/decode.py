@@ -46,7 +46,7 @@ def _heif(file: BytesIO) -> Any:
         from pillow_heif import HeifImageFile
     except ImportError as error:
         raise BadImageError(
-            "HEIC photos need pillow-heif: pip install 'retrain[heic]', or convert it to JPEG"
+            "HEIC photos need pillow-heif: pip install pillow-heif, or convert it to JPEG"
         ) from error
     return HeifImageFile(file)  # type: ignore[no-untyped-call]
 

@@ -72,7 +72,7 @@ def inspect(bottleneck_dir: str | os.PathLike[str], *, every_row: bool = False) 
     infos = []
     for cache in find_caches(bottleneck_dir):
         description = read_json(cache.folder / MODEL_FILE)
-        problems = cache.check(every_row=every_row)
+        problems = cache.check(every_row=every_row) | layout.damaged_numbers(cache.folder)
         is_known = str(description.get("fingerprint")).startswith(cache.fingerprint)
         if not is_known:
             problems[MODEL_FILE] = "is missing or damaged; the next run writes it again"

@@ -2,12 +2,12 @@
 
 ``inception_v3-<12 hex of the fingerprint>/`` holds shards (``<64 hex>.h5``), those set aside
 (``<64 hex>.h5.damaged``), checkpoints of fine-tuning (``<64 hex>.checkpoint``), the numbers of the
-network
-in 8 bits where the rows are computed with such (``<64 hex>.int8``), and the bookkeeping. What is
-called otherwise is somebody else's.
+network in 8 bits where rows are computed with such (``<64 hex>.int8``), and the bookkeeping. What
+is called otherwise is somebody else's.
 """
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -64,6 +64,20 @@ def is_checkpoint(name: str) -> bool:
 def is_numbers(name: str) -> bool:
     """Whether the network's numbers of 8 bits are called so: by the sha256 of their bytes."""
     return bool(_NUMBERS.fullmatch(name))
+
+
+def damaged_numbers(folder: Path) -> dict[str, str]:
+    """The files of such numbers in a cache folder whose bytes have not the hash of their name."""
+    damaged = {}
+    for path in sorted(path for path in folder.iterdir() if is_numbers(path.name)):
+        try:
+            digest = hashlib.sha256(read_own(path, MAX_SHARD_BYTES)).hexdigest()
+        except OSError as error:
+            damaged[path.name] = f"cannot be read: {error.strerror or error}"
+            continue
+        if digest != path.stem:
+            damaged[path.name] = "has other bytes than its name says; the next run calibrates anew"
+    return damaged
 
 
 def checkpoints(folder: Path, older_than: float = -math.inf) -> list[Path]:

@@ -180,7 +180,7 @@ def _interpreter() -> Any:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
         raise GraphError(
-            "LiteRT files need ai-edge-litert: pip install 'retrain[litert]', or use the .pb file "
+            "LiteRT files need ai-edge-litert: pip install ai-edge-litert, or use the .pb file "
             "that was written with it"
         ) from error
     return Interpreter

@@ -260,5 +260,5 @@ def _import(name: str, path: str | os.PathLike[str]) -> Any:
     except ImportError as error:
         raise GraphError(
             f"{shown(path)} is an ONNX model, which needs onnx and onnxruntime: "
-            "pip install 'retrain[onnx]'"
+            "pip install onnx onnxruntime"
         ) from error

@@ -1,7 +1,6 @@
 """TensorFlow's graphs by OpenVINO and without TensorFlow, where all operations are known."""
 
 import dataclasses
-import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from bottlenecks.errors import GraphError, one_line, shown
-from bottlenecks.network.engines.openvino_graph import model_of, node_of
+from bottlenecks.network.engines.openvino_graph import INSTALL, model_of, node_of
+from bottlenecks.network.engines.openvino_graph import is_installed as is_installed
 from bottlenecks.network.engines.openvino_run import Runner
 from bottlenecks.network.messages import FLOAT32
 from retrain.engines.program import (
@@ -22,15 +22,8 @@ from retrain.engines.program import (
 from retrain.engines.settings import GraphSettings
 from retrain.export import graph_spec
 
-INSTALL = "pip install 'retrain[openvino]'"
 _INPUTS = ("Placeholder", "PlaceholderWithDefault")
 _OF_SAME_SHAPE = ("Add", "AddV2", "Identity", "Mul", "RealDiv", "Sub")  # with a number
-
-
-def is_installed() -> bool:
-    """Whether there is an OpenVINO to be imported; it is not imported for that."""
-    spec = importlib.util.find_spec("openvino")
-    return spec is not None and spec.origin is not None  # as a mere folder of that name has none
 
 
 class Compiled:

@@ -33,7 +33,7 @@ def check(settings: ExportSettings) -> None:
     """Raise `UsageError` where what writes it is not installed."""
     if importlib.util.find_spec("ai_edge_litert") is None:
         raise UsageError(
-            "--output_tflite needs ai-edge-litert: pip install 'retrain[litert]', or leave it out"
+            "--output_tflite needs ai-edge-litert: pip install ai-edge-litert, or leave it out"
         )
 
 

@@ -34,7 +34,7 @@ def path_of(settings: ExportSettings) -> str | None:
 def check(settings: ExportSettings) -> None:
     """Raise `UsageError` where tf2onnx, which brings onnx along, is not installed."""
     if importlib.util.find_spec("tf2onnx") is None:
-        raise UsageError("--output_onnx needs tf2onnx: pip install 'retrain[onnx]'")
+        raise UsageError("--output_onnx needs tf2onnx: pip install tf2onnx onnx")
 
 
 def write(classifier: TrainedClassifier, settings: ExportSettings) -> None:

@@ -1,7 +1,9 @@
 """Which precision and engine computes the rows: what was asked for, was there before, or pays."""
 
 import dataclasses
+import hashlib
 import importlib.util
+import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from bottlenecks.network import inception
 from bottlenecks.network.engines import with_openvino
 from bottlenecks.network.inception import InceptionV3
 from bottlenecks.store import layout
+from bottlenecks.store.housekeeping import inspect
 from tests.conftest import make_dataset
 from tests.small_network import small as small  # a fixture
 
@@ -99,7 +102,7 @@ def test_what_the_cache_was_made_with_is_gone_on_with(
     assert (first.network, first.computed) == ("float32, by OpenVINO", 12)
     monkeypatch.setattr(extractors, "PAYS_FROM", 1)
     again = run(config())
-    assert (again.network, again.computed) == (first.network, 0)
+    assert (again.network, again.computed) == ("float32", 0)
 
 
 def test_it_is_found_after_the_folder_was_moved(
@@ -109,7 +112,7 @@ def test_it_is_found_after_the_folder_was_moved(
     monkeypatch.setattr(extractors, "PAYS_FROM", 1)
     (tmp_path / "Dataset").rename(tmp_path / "Moved")
     again = run(config(image_dir=str(tmp_path / "Moved")))
-    assert (again.network, again.computed) == ("float32, by OpenVINO", 0)
+    assert (again.network, again.computed) == ("float32", 0)
 
 
 def test_a_network_is_calibrated_once(
@@ -121,7 +124,7 @@ def test_a_network_is_calibrated_once(
     monkeypatch.setattr(calibration, "calibrate", None)  # must not be called
     for precision in ("int8", "auto"):
         again = run(config(precision=precision))
-        assert (again.network, again.computed) == (first.network, 0)
+        assert (again.network, again.computed) == ("int8", 0)
         assert again.cache.fingerprint == first.cache.fingerprint
 
 
@@ -177,7 +180,7 @@ def test_numbers_that_are_damaged_are_not_used_and_are_made_again(
     assert (again.computed, again.cache.fingerprint) == (0, first.cache.fingerprint)
     assert path.read_bytes() == data
     assert [r.message for r in caplog.records if "is damaged" in r.message] == [
-        f"{path} is damaged; it is not used"
+        f"{path} is damaged; it is not used, a calibration comes anew"
     ]
 
 
@@ -197,6 +200,58 @@ def test_numbers_of_other_weights_are_left_alone(config: Callable[..., Config]) 
     assert len(calibration.find(config().bottleneck_dir, base)) == 1
     base.__dict__["weights"] = dataclasses.replace(base.weights, sha256="0" * 64)
     assert calibration.find(config().bottleneck_dir, base) == []
+
+
+def test_rows_in_8_bits_are_passed_over_where_openvino_is_not_used(
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(config(precision="int8"))
+    for flags in ({"engine": "tensorflow"}, {"engine": "tensorflow", "precision": "int8"}):
+        found = chosen(config(**flags))
+        assert (found.row_precision, found.engine) == ("float32", "tensorflow")
+    monkeypatch.setattr(with_openvino, "is_installed", lambda: False)
+    assert chosen(config()).row_precision == "float32"
+
+
+def test_rows_count_and_not_what_is_remembered_of_files(config: Callable[..., Config]) -> None:
+    of_int8 = run(config(precision="int8"))
+    run(config(precision="float32"))
+    for path in of_int8.cache.shard_paths():
+        path.unlink()
+    assert chosen(config()).row_precision == "float32"
+
+
+def test_two_runs_at_once_calibrate_once(config: Callable[..., Config]) -> None:
+    asked = config(precision="int8")
+    folder = scan_of(asked)
+    choices = [choose(asked, folder) for _ in range(2)]
+    assert all(choice.is_new for choice in choices)
+    one, other = (extractors.made(choice, asked, folder) for choice in choices)
+    assert one.fingerprint == other.fingerprint
+    assert len(numbers_in(asked)) == 1
+
+
+@pytest.mark.parametrize("spoil", [{"photos": []}, {"most": True}, {"most": 10**9}, {"most": "x"}])
+def test_numbers_that_lie_about_themselves_are_not_used(
+    config: Callable[..., Config], spoil: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    run(config(precision="int8"))
+    (path,) = numbers_in(config())
+    head, _, body = path.read_bytes().partition(b"\n")
+    data = json.dumps(json.loads(head) | spoil).encode() + b"\n" + body
+    (path.parent / f"{hashlib.sha256(data).hexdigest()}.int8").write_bytes(data)
+    base = InceptionV3("random", config().model_dir)
+    assert len(calibration.find(config().bottleneck_dir, base)) == 1
+    assert "of this version" in caplog.text
+
+
+def test_verifying_looks_at_the_numbers(config: Callable[..., Config]) -> None:
+    run(config(precision="int8"))
+    assert not inspect(config().bottleneck_dir, every_row=True)[0].damaged
+    (path,) = numbers_in(config())
+    path.write_bytes(path.read_bytes()[:-1])
+    (problem,) = inspect(config().bottleneck_dir)[0].damaged
+    assert path.name in problem
 
 
 def test_another_machine_computes_with_the_same_numbers(
@@ -251,7 +306,7 @@ def test_without_openvino_tensorflow_runs_it(
 ) -> None:
     monkeypatch.setattr(with_openvino, "is_installed", lambda: False)
     assert chosen(config()).engine == "tensorflow"
-    with pytest.raises(UsageError, match=r"pip install 'retrain\[openvino\]'"):
+    with pytest.raises(UsageError, match="pip install openvino"):
         chosen(config(engine="openvino"))
 
 

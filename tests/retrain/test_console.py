@@ -11,6 +11,7 @@ import pytest
 
 from bottlenecks import machine, speeds
 from bottlenecks.builder import BuildReport, CachedImage
+from bottlenecks.network.engines import with_openvino
 from bottlenecks.progress import ProgressBar
 from bottlenecks.store.cache import Cache
 from retrain.config import Config
@@ -70,10 +71,15 @@ def test_a_fine_tuning_that_goes_on_has_its_heading_once(
     assert out.index(" epoch   accuracy") < out.index("     3 ") < out.index("     4 ")
 
 
-def report(folder: Path, computed: int, images_per_second: float = 20.0) -> BuildReport:
+def report(
+    folder: Path, computed: int, images_per_second: float = 20.0, network: str = "float32"
+) -> BuildReport:
     cache = Cache(folder / "cache", "ab" * 32)
     image = CachedImage("ant", "ant/1.jpg", "D/ant/1.jpg", bytes(32))
-    return BuildReport(cache, (image,), computed, 0, 0, (), images_per_second, 0, ())
+    counts = (computed, 0, 0)
+    return BuildReport(
+        cache, (image,), *counts, (), images_per_second, 0, (), network=f"{network}, by TensorFlow"
+    )
 
 
 @pytest.mark.parametrize(
@@ -99,12 +105,34 @@ def test_a_hint_that_bfloat16_is_faster(
     hint: str,
 ) -> None:
     monkeypatch.setattr(machine, "cpu_has_bfloat16", lambda: has_bfloat16)
+    monkeypatch.setattr(machine, "most_of_int8", lambda: 0)
     if known:
         speeds.remember(tmp_path, "bfloat16", known)
-    shows = console(model_dir=str(tmp_path), **settings)
-    shows.built(report(tmp_path, computed))
+    shows = console(model_dir=str(tmp_path))
+    shows.built(report(tmp_path, computed, network=settings.get("precision", "float32")))
     printed = shows.hint
     assert (hint in printed and "--precision bfloat16" in printed) if hint else printed == ""
+
+
+@pytest.mark.parametrize(
+    ("is_installed", "most", "hint"),
+    [
+        (True, 64, "--precision int8 would have taken about half the time for stage one, after"),
+        (False, 64, "pip install openvino makes stage one faster"),
+        (True, 0, ""),
+        (False, 0, ""),
+    ],
+)
+def test_a_hint_that_8_bits_or_another_engine_are_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_installed: bool, most: int, hint: str
+) -> None:
+    monkeypatch.setattr(machine, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(machine, "has_gpu", lambda: False)
+    monkeypatch.setattr(machine, "most_of_int8", lambda: most)
+    monkeypatch.setattr(with_openvino, "is_installed", lambda: is_installed)
+    shows = console(model_dir=str(tmp_path))
+    shows.built(report(tmp_path, 501))
+    assert hint in shows.hint if hint else shows.hint == ""
 
 
 def test_a_speed_is_remembered_for_each_precision_of_a_machine(

@@ -17,6 +17,10 @@ class Engine(Protocol):
     def NAME(self) -> str:  # noqa: N802
         """What ``--engine`` calls it."""
 
+    @property
+    def TITLE(self) -> str:  # noqa: N802
+        """What people call it."""
+
     def is_installed(self) -> bool:
         """Whether what it needs is there; nothing is imported for it."""
 

@@ -9,6 +9,7 @@ held as OpenVINO wants it, channels first. Shapes here are TensorFlow's, without
 """
 
 import importlib
+import importlib.util
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from bottlenecks.network.messages import FLOAT32, constants_of
 MAX_NODES = 1000  # between the input and the outputs, constants left out: three times InceptionV3's
 MAX_ELEMENTS = 2**24  # of a photo's values anywhere in the graph, 12 times InceptionV3's
 MAX_WINDOW = 64  # pixels, of a kernel's or a pool's side, and from one to the next
+INSTALL = "pip install openvino"
 _TELEMETRY = "openvino.tools.ovc"  # is imported with OpenVINO, and sends word of that
 _PADDINGS = {"SAME": "same_upper", "VALID": "valid"}
 
@@ -33,6 +35,12 @@ class Value:
 
     output: Any  # OpenVINO's node: (n, channels, height, width) or (n, channels)
     shape: tuple[int, ...]
+
+
+def is_installed() -> bool:
+    """Whether there is an OpenVINO to be imported; it is not imported for that."""
+    spec = importlib.util.find_spec("openvino")
+    return spec is not None and spec.origin is not None  # as a mere folder of that name has none
 
 
 def import_openvino() -> Any:
@@ -264,7 +272,9 @@ def _one_and_constant(inputs: Sequence[Any], rank: int | None = None) -> tuple[V
 def _axes(constant: Any) -> list[int]:
     ok = isinstance(constant, np.ndarray) and constant.dtype == np.int32 and constant.size <= 4
     _require(ok, "axis is", "no constant of int32")
-    return [int(axis) for axis in constant.ravel()]
+    axes = [int(axis) for axis in constant.ravel()]
+    _require(all(-4 <= axis < 4 for axis in axes), "axes are", axes)
+    return axes
 
 
 def _per_channel(x: Value, constant: np.ndarray) -> np.ndarray:

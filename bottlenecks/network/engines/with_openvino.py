@@ -1,6 +1,5 @@
 """OpenVINO as the engine of the frozen network: in float32, bfloat16, and 8 bits."""
 
-import importlib.util
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +10,19 @@ import numpy as np
 from bottlenecks import machine
 from bottlenecks.errors import CacheError, RetrainError, one_line
 from bottlenecks.network import layers
+from bottlenecks.network.engines import bfloat16
 from bottlenecks.network.engines.bfloat16 import FLOAT32_CONVOLUTIONS, diffused
 from bottlenecks.network.engines.devices import Run
 from bottlenecks.network.engines.int8 import (
     LEVELS,
+    MOST,
     Int8,
     about_of,
     convolutions_of,
     from_bytes,
     observed,
 )
+from bottlenecks.network.engines.openvino_graph import INSTALL as INSTALL
 from bottlenecks.network.engines.openvino_graph import (
     OPERATIONS,
     Operation,
@@ -28,24 +30,22 @@ from bottlenecks.network.engines.openvino_graph import (
     import_openvino,
     model_of,
 )
+from bottlenecks.network.engines.openvino_graph import is_installed as is_installed
 from bottlenecks.network.engines.openvino_run import BFLOAT16, FLOAT32, Runner
 from bottlenecks.network.messages import constants_of, message
 from bottlenecks.network.names import BOTTLENECK_NODE, INPUT_NODE
 from bottlenecks.photos.decode import INPUT_SIZE
 
 NAME = "openvino"
-INSTALL = "pip install 'retrain[openvino]'"
+TITLE = "OpenVINO"
+VERSION = 1  # part of the fingerprint: change it with what changes rows that are not float32
 _MEAN = _SCALE = 127.5  # pixels of 0 to 255 -> [-1, 1]
-
-
-def is_installed() -> bool:
-    """Whether the package is there; it is not imported for it."""
-    return importlib.util.find_spec(NAME) is not None
 
 
 def marks(precision: str) -> dict[str, Any]:
     """What of this engine changes a row; that of float32 is TensorFlow's, within rounding."""
-    return {} if precision == "float32" else {"engine": NAME}
+    own = {"bfloat16": bfloat16.VERSION} if precision == "bfloat16" else {}
+    return {} if precision == "float32" else {"engine": NAME, NAME: VERSION, **own}
 
 
 def start(frozen: bytes, cut: str | None, precision: str, int8: bytes | None) -> Run:
@@ -71,7 +71,7 @@ def start(frozen: bytes, cut: str | None, precision: str, int8: bytes | None) ->
 def _most_of(int8: bytes) -> float:
     """The largest whole number that kernels may have, by what ``int8`` begins with."""
     most = about_of(int8).get("most")
-    return most if isinstance(most, int) else math.inf
+    return most if isinstance(most, int) and 1 <= most <= MOST else math.inf
 
 
 def _numbers(int8: bytes, graph_def: Any) -> Int8:
@@ -79,8 +79,8 @@ def _numbers(int8: bytes, graph_def: Any) -> Int8:
         return from_bytes(int8, graph_def)
     except CacheError as error:
         raise CacheError(
-            f"what the cache has of the network in 8 bits {error}; remove that cache with python "
-            "-m bottlenecks --prune, or take another --precision"
+            f"what the cache has of the network in 8 bits {error}; take another --precision, or "
+            "remove that cache: python -m bottlenecks --list, then --prune with its fingerprint"
         ) from error
 
 
@@ -97,7 +97,13 @@ def _runner(
     bits: str = FLOAT32,
 ) -> Callable[[np.ndarray], list[np.ndarray]]:
     """From pixels (n, 299, 299, 3) uint8 to what the nodes ``outputs`` give."""
-    ov = import_openvino()
+    try:
+        ov = import_openvino()
+    except (ImportError, OSError) as error:
+        raise RetrainError(
+            f"the network cannot be run by OpenVINO: {one_line(error)}; {INSTALL}, or take "
+            "another with --engine tensorflow"
+        ) from error
     made = model_of(graph_def, INPUT_NODE, outputs, (None, *INPUT_SIZE, 3), operations)
     scaled = ov.preprocess.PrePostProcessor(made)
     scaled.input().tensor().set_element_type(ov.Type.u8)
@@ -141,7 +147,7 @@ def with_rounded_kernels(graph_def: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Pooled(Value):
-    """A mean pool that is still to come: ``pool`` does it to what a 1x1 convolution gives."""
+    """A mean pool that is still to come: ``pool`` does it to what the convolution gives."""
 
     pool: Callable[[Value], Value]
 
@@ -156,9 +162,11 @@ def of_int8(graph_def: Any, int8: Int8, has_instructions: bool) -> Mapping[str, 
     convolutions = {one.name: one for one in convolutions_of(graph_def)}
     behind = {node.input[0]: node.name for node in graph_def.node if node.op in ("BiasAdd", "Relu")}
     ops = import_openvino().opset13
-
-    def per_channel(numbers: np.ndarray) -> Any:
-        return ops.constant(numbers.reshape(1, -1, 1, 1).astype(np.float32))
+    reading = [(name, node.name) for node in graph_def.node for name in node.input]
+    small = {x.name for x in convolutions.values() if x.kernel.shape[:2] == x.strides == (1, 1)}
+    pooled_later = {name for name, _ in reading} - {
+        name for name, reader in reading if reader not in small
+    }
 
     def level_behind(name: str, channels: int) -> np.ndarray:
         """Of the ReLU that comes after a node, (C,)."""
@@ -198,6 +206,8 @@ def of_int8(graph_def: Any, int8: Int8, has_instructions: bool) -> Mapping[str, 
 
     def pool(node: Any, inputs: Sequence[Any]) -> Value:
         """A mean of levels is not whole: it comes behind the 1x1 convolution that reads it."""
+        if node.name not in pooled_later:
+            return OPERATIONS["AvgPool"](node, inputs)
         (x,) = inputs
         return _Pooled(x.output, x.shape, lambda found: OPERATIONS["AvgPool"](node, [found]))
 

@@ -15,6 +15,7 @@ from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.photos.decode import INPUT_SIZE
 
 NAME = "tensorflow"
+TITLE = "TensorFlow"
 
 
 def is_installed() -> bool:

@@ -132,7 +132,7 @@ def test_without_onnx_runtime_it_is_said_what_to_install(
     path = write(tmp_path, of_retrain(list(COLOURS)))
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     result = call(cli.main, photos[0], f"--graph={path}")
-    assert_one_error_line(result, "model.onnx", "pip install 'retrain[onnx]'")
+    assert_one_error_line(result, "model.onnx", "pip install onnx onnxruntime")
 
 
 # of other programs

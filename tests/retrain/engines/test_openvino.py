@@ -155,7 +155,7 @@ def test_without_the_package(graph: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert not openvino.is_installed()
     assert program(engine(graph, "auto")) is Session
-    with pytest.raises(GraphError, match=r"pip install 'retrain\[openvino\]'"):
+    with pytest.raises(GraphError, match="pip install openvino"):
         engine(graph)
 
 
@@ -167,7 +167,7 @@ def test_a_folder_of_that_name_is_no_package(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "path", [str(tmp_path / "folders")])
     assert not openvino.is_installed()
-    with pytest.raises(GraphError, match=r"pip install 'retrain\[openvino\]'"):
+    with pytest.raises(GraphError, match="pip install openvino"):
         engine(graph)
     monkeypatch.undo()
 

@@ -121,7 +121,7 @@ def test_without_the_package_nothing_is_computed(
 ) -> None:
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     result = call(retrain.cli.main, "--image_dir=Dataset", "--output_onnx=a.onnx", extractor=Tiny())
-    assert_one_error_line(result, "--output_onnx", "pip install 'retrain[onnx]'")
+    assert_one_error_line(result, "--output_onnx", "pip install tf2onnx onnx")
     assert [path.name for path in small_dataset.parent.iterdir()] == ["Dataset"]
 
 

@@ -98,6 +98,34 @@ def test_bytes_are_the_numbers_and_what_was_told(graph_def: Any, numbers: int8.I
             np.testing.assert_array_equal(value, got[key])
 
 
+def test_numbers_larger_than_was_said_are_refused(graph_def: Any, numbers: int8.Int8) -> None:
+    with pytest.raises(CacheError, match="no calibration gives"):
+        int8.from_bytes(int8.to_bytes(numbers, {"most": 100}), graph_def)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "strides", "is_same"),
+    [
+        ((3, 3), (1, 1), True),
+        ((1, 7), (1, 1), True),
+        ((3, 3), (2, 2), False),
+        ((1, 1), (1, 1), True),
+    ],
+)
+def test_patches_are_what_a_convolution_multiplies(
+    kernel: tuple[int, int], strides: tuple[int, int], is_same: bool
+) -> None:
+    tf = import_tensorflow()
+    random = np.random.default_rng(0)
+    x = random.normal(size=(1, 9, 9, 3)).astype(np.float32)
+    weights = random.normal(size=(*kernel, 3, 1)).astype(np.float32)
+    given = tf.nn.conv2d(x, weights, strides, "SAME" if is_same else "VALID").numpy().ravel()
+    patches = int8._patches(x, ("x", kernel, strides, is_same), np.random.default_rng(1))
+    apart = np.abs((patches @ weights.transpose(2, 0, 1, 3).ravel())[:, np.newaxis] - given)
+    assert apart.min(axis=1).max() < 1e-4
+    assert len(set(apart.argmin(axis=1))) > min(len(given), 20) // 2  # all over
+
+
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [

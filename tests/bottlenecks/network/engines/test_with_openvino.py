@@ -2,13 +2,14 @@
 
 import importlib.util
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from bottlenecks import machine
 from bottlenecks.errors import CacheError, UsageError
-from bottlenecks.network.engines import int8, with_openvino
+from bottlenecks.network.engines import bfloat16, int8, openvino_graph, with_openvino
 from bottlenecks.network.engines.bfloat16 import FLOAT32_CONVOLUTIONS
 from bottlenecks.network.engines.engine import ENGINES
 from bottlenecks.network.inception import InceptionV3
@@ -80,6 +81,25 @@ def test_the_same_numbers_give_nearly_the_same_rows_without_instructions(
     assert distance(with_them, without) < 0.2 * distance(with_them, network(photos()))
 
 
+@pytest.mark.parametrize(("here", "most"), [(64, 64), (127, 64), (64, 127), (0, 64)])
+def test_openvino_is_told_of_levels_where_the_processor_multiplies_them_exactly(
+    small: Small, monkeypatch: pytest.MonkeyPatch, here: int, most: int
+) -> None:
+    network = small()
+    made: list[Any] = []
+    numbers = numbers_for(network, most)
+    monkeypatch.setattr(machine, "most_of_int8", lambda: here)
+
+    def model(*arguments: Any) -> Any:
+        made.append(openvino_graph.model_of(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(with_openvino, "model_of", model)
+    with_openvino.start(network.frozen, None, "int8", numbers)
+    kinds = {operation.get_type_name() for operation in made[-1].get_ops()}
+    assert ("FakeQuantize" in kinds) == (most <= here)
+
+
 def test_the_hash_of_the_numbers_is_in_the_fingerprint(small: Small) -> None:
     network = small()
     numbers = numbers_for(network, 64)
@@ -126,4 +146,5 @@ def test_bfloat16_kernels_are_rounded_and_the_rows_are_those_of_openvino(small: 
     changed = [name for name in before if (before[name] != after[name]).any()]
     kernels = [one.kernel for one in int8.convolutions_of(graph_def)]
     assert len(changed) == len(kernels) + 1 - FLOAT32_CONVOLUTIONS
-    assert with_openvino.marks("bfloat16") == {"engine": "openvino"}
+    marks = {"engine": "openvino", "openvino": 1, "bfloat16": bfloat16.VERSION}
+    assert with_openvino.marks("bfloat16") == marks
