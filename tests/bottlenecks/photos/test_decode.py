@@ -605,7 +605,8 @@ def test_a_thumbnail_of_no_image_is_refused(data: bytes) -> None:
 
 
 needs_heif = pytest.mark.skipif(
-    importlib.util.find_spec("pillow_heif") is None, reason="pillow-heif (retrain[heic]) is missing"
+    importlib.util.find_spec("pillow_heif") is None,
+    reason="pillow-heif (the extra heic) is missing",
 )
 
 
