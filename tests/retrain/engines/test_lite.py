@@ -243,5 +243,5 @@ def test_without_litert_the_error_names_the_extra(
     files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    with pytest.raises(GraphError, match=r"need ai-edge-litert: pip install 'retrain\[litert\]'"):
+    with pytest.raises(GraphError, match="need ai-edge-litert: pip install ai-edge-litert"):
         engine(files["none"])
