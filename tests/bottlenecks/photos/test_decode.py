@@ -666,7 +666,7 @@ def test_the_limits_hold_for_heic(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_heic_without_its_package_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(BadImageError, match=r"pip install 'retrain\[heic\]'.*JPEG"):
+    with pytest.raises(BadImageError, match=r"pip install pillow-heif.*JPEG"):
         decode(b"\0\0\0\x18ftypheic" + bytes(40))
 
 

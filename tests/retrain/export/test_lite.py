@@ -216,7 +216,7 @@ def test_without_litert_it_is_an_error_before_anything_is_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
-    with pytest.raises(UsageError, match="--output_tflite needs .*pip install ai-edge-litert"):
+    with pytest.raises(UsageError, match=r"--output_tflite needs .*pip install ai-edge-litert"):
         lite.check(ExportSettings(output_tflite="a.tflite"))
 
 
