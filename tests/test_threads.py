@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_info
 from bottlenecks import machine
 from bottlenecks.builder import build
 from bottlenecks.config import Config
-from bottlenecks.network import inception
+from bottlenecks.network.engines import with_tensorflow
 from bottlenecks.network.inception import InceptionV3
 from bottlenecks.store import lock
 from label_image.classifier import Classifier
@@ -330,6 +330,6 @@ def test_an_interruption_while_the_network_starts_is_that_and_nothing_else(
         raise KeyboardInterrupt
 
     seen: list[int] = []
-    monkeypatch.setattr(inception, "import_tensorflow", interrupted)
+    monkeypatch.setattr(with_tensorflow, "import_tensorflow", interrupted)
     with pytest.raises(KeyboardInterrupt):
         network(np.zeros((1, 299, 299, 3), np.uint8))
