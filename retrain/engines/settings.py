@@ -4,11 +4,14 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from bottlenecks.network import names
 from bottlenecks.settings import Settings, flag, require
 from retrain.export.settings import ExportSettings
 
 USUAL_LABELS = ExportSettings.output_labels
-AUTO, TENSORFLOW, OPENVINO = ENGINES = ("auto", "tensorflow", "openvino")
+TENSORFLOW, OPENVINO = names.ENGINES
+AUTO = names.AUTO
+ENGINES = (AUTO, *names.ENGINES)
 MAX_SIDE = 4096  # pixels of a photo that is fed to a graph
 
 
