@@ -5,6 +5,7 @@ fingerprint: photos that are added later, another machine, and a run that goes o
 killed compute with the very same.
 """
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -131,6 +132,7 @@ def calibrate(
     if len(photos) < FEWEST:
         return None
     cache_dir = Path(bottleneck_dir)
+    is_new = not cache_dir.exists()
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -139,10 +141,17 @@ def calibrate(
             "another --bottleneck_dir"
         ) from error
     with lock.exclusive(cache_dir):
-        for kept in find(bottleneck_dir, network, warns=False):
-            if kept.photos == photos.keys():
-                return kept.network
-        return _keep(_calibrated(network, photos, on_step), cache_dir)
+        try:
+            for kept in find(bottleneck_dir, network, warns=False):
+                if kept.photos == photos.keys():
+                    return kept.network
+            return _keep(_calibrated(network, photos, on_step), cache_dir)
+        except BaseException:
+            if is_new and [path.name for path in cache_dir.iterdir()] == [lock.NAME]:
+                with contextlib.suppress(OSError):
+                    (cache_dir / lock.NAME).unlink()
+                    cache_dir.rmdir()
+            raise
 
 
 def _calibrated(

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from bottlenecks import atomic
 from bottlenecks.builder import build, check_folders
 from bottlenecks.errors import if_interrupted
-from bottlenecks.extractors import extractor_for
+from bottlenecks.extractors import extractor_for, name_of
 from bottlenecks.network.inception import NetworkExtractor
 from retrain.config import Config
 from retrain.data.dataset import Dataset, assemble
@@ -72,7 +72,7 @@ def train(
                 strategy,
                 Intermediates(config, extractor, dataset) if writes else None,
             )
-        result = _result(dataset, learned)
+        result = _result(dataset, learned, name_of(extractor, computed=False))
         if not writes:
             listener.helped()
             return result
@@ -107,7 +107,7 @@ def _kept_note(config: Config) -> str:
     return "no graph was written; what was computed is kept, and the same command resumes"
 
 
-def _result(dataset: Dataset, learned: Learned) -> TrainingResult:
+def _result(dataset: Dataset, learned: Learned, precision: str) -> TrainingResult:
     """What was made, before it is tested."""
     return TrainingResult(
         labels=dataset.labels,
@@ -119,6 +119,7 @@ def _result(dataset: Dataset, learned: Learned) -> TrainingResult:
         test=None,
         problems=None,
         fine_tuned=learned.fine_tuned,
+        precision=precision,
     )
 
 

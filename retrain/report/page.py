@@ -79,7 +79,7 @@ def metrics(settings: Mapping[str, Any], result: TrainingResult | Measurement) -
 
 
 _OF_NO_TRAINING: dict[str, Any] = {
-    **dict.fromkeys(("kept_step", "steps", "l2")),
+    **dict.fromkeys(("precision", "kept_step", "steps", "l2")),
     "tuning": [],
     "temperature": None,
     "evaluations": [],
@@ -90,6 +90,7 @@ _OF_NO_TRAINING: dict[str, Any] = {
 def _of_training(result: TrainingResult) -> dict[str, Any]:
     fitted = result.fitted
     return {
+        "precision": result.precision or None,
         "kept_step": fitted.step,
         "steps": fitted.steps,
         "l2": fitted.l2,

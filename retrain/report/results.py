@@ -90,6 +90,7 @@ class TrainingResult:
     fine_tuned: FineTuned | None = None
     test_before: Test | None = None
     test_after: Test | None = None
+    precision: str = ""  # that the network has computed in; empty for a stand-in
 
     @property
     def head(self) -> Head:

@@ -85,6 +85,14 @@ def test_many_photos_are(config: Callable[..., Config], monkeypatch: pytest.Monk
     assert chosen(config()).row_precision == "float32"
 
 
+def test_beside_a_gpu_8_bits_are_not_worth_it(
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extractors, "PAYS_FROM", 12)
+    monkeypatch.setattr(machine, "has_gpu", lambda: True)
+    assert chosen(config()).row_precision == "float32"
+
+
 def test_bfloat16_is_taken_where_the_processor_has_it(
     config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +200,43 @@ def test_numbers_behind_a_link_are_not_read(config: Callable[..., Config], tmp_p
     again = run(config(precision="int8"))
     assert again.computed == 0
     assert not path.is_symlink()
+
+
+def test_numbers_in_the_folder_of_another_cache_are_not_found(
+    config: Callable[..., Config], tmp_path: Path
+) -> None:
+    run(config(precision="int8"))
+    (path,) = numbers_in(config())
+    path.parent.rename(path.parent.with_name("inception_v3-" + "0" * 12))
+    base = InceptionV3("random", config().model_dir)
+    assert calibration.find(config().bottleneck_dir, base) == []
+
+
+def test_numbers_in_a_cache_folder_that_is_a_link_are_not_found(
+    config: Callable[..., Config], tmp_path: Path
+) -> None:
+    run(config(precision="int8"))
+    (path,) = numbers_in(config())
+    path.parent.rename(tmp_path / "elsewhere")
+    path.parent.symlink_to(tmp_path / "elsewhere")
+    base = InceptionV3("random", config().model_dir)
+    assert calibration.find(config().bottleneck_dir, base) == []
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_an_interrupted_calibration_leaves_no_folder_that_it_made(
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, was_there: bool
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    place = Path(config().bottleneck_dir)
+    if was_there:
+        place.mkdir()
+    monkeypatch.setattr(calibration, "_calibrated", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(config(precision="int8"))
+    assert place.exists() == was_there
 
 
 def test_numbers_of_other_weights_are_left_alone(config: Callable[..., Config]) -> None:

@@ -90,6 +90,15 @@ def test_metrics_are_the_result_s(reported: Trained) -> None:
     assert sum(written["data_health"].values()) == len(result.problems or ())
 
 
+def test_the_precision_of_the_network_is_in_both(reported: Trained) -> None:
+    settings = dataclasses.asdict(reported.config)
+    assert metrics(settings, reported.result)["precision"] is None  # a stand-in has none
+    result = dataclasses.replace(reported.result, precision="int8")
+    assert metrics(settings, result)["precision"] == "int8"
+    assert "The network computed in int8." in html(settings, result, NO_PICTURES)
+    assert "The network computed in" not in page(reported)
+
+
 def test_the_page_needs_nothing_else(reported: Trained) -> None:
     assert "//" not in re.sub(r"data:image/[a-z]+;base64,[A-Za-z0-9+/=]+", "", page(reported))
     for tag, attributes in Page(page(reported)).elements:
