@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -15,28 +16,29 @@ from bottlenecks.machine import usable_cores
 from bottlenecks.network.engines.openvino_graph import import_openvino
 
 FLOAT32, BFLOAT16 = "f32", "bf16"  # OpenVINO's names of them
+# Parts of a batch that are run beside each other, each by as many cores; of each the activations
+# are in memory. On two cores two were 11 to 16 % faster than one in float32, 3 % in 8 bits.
+_MOST_STREAMS = 8
 
 
 class Runner:
-    """Runs an ``openvino.Model`` of one input, each batch on all cores; floats are of ``bits``.
+    """Runs an ``openvino.Model`` of one input on all cores; floats are of ``bits``.
 
-    Several threads may call it at once. In a forked child it is of no use, but does no harm there.
-    Nothing is kept on disk, and no thread is bound to a core, where another process's might be.
+    A single photo is shared by the cores; of several, if the model takes any number, each core has
+    its own. Several threads may call it at once. In a forked child it is of no use, but does no
+    harm there. Nothing is kept on disk, and no thread is bound to a core, where another process's
+    might be.
 
     Raises ``RuntimeError`` where OpenVINO cannot do that.
     """
 
     def __init__(self, model: Any, bits: str = FLOAT32) -> None:
-        options = {
-            "INFERENCE_PRECISION_HINT": bits,
-            "EXECUTION_MODE_HINT": "ACCURACY" if bits == FLOAT32 else "PERFORMANCE",
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": usable_cores(),
-            "ENABLE_CPU_PINNING": False,
-        }
-        self._model = import_openvino().Core().compile_model(model, "CPU", options)
-        self._idle: list[Any] = []  # what runs a batch, for one thread at a time
-        self._requests: list[Any] = []
+        self._model, self._bits = model, bits
+        sizes = model.inputs[0].get_partial_shape()
+        self._most_streams = min(usable_cores(), _MOST_STREAMS) if sizes[0].is_dynamic else 1
+        self._compiled: _Compiled | None = None  # when it is known what for: it takes a second
+        self._compiling = threading.Lock()
+        self._kept: list[_Compiled] = []  # one that was replaced may be in use
         self.busy: list[int] = []  # an element for each batch that is in work
         _alive.add(self)
 
@@ -48,22 +50,68 @@ class Runner:
         self.busy.append(1)
         try:
             if not _exiting.is_set():
-                return self._infer(pixels)
+                return self._for(len(pixels)).infer(pixels)
         finally:
             self.busy.pop()
         while True:  # in a daemon thread, which Python stops
             time.sleep(60)
 
-    def _infer(self, pixels: np.ndarray) -> list[np.ndarray]:
-        try:
-            request = self._idle.pop()
-        except IndexError:
-            request = self._model.create_infer_request()
-            self._requests.append(request)
+    def _for(self, photos: int) -> "_Compiled":
+        """The model, compiled for so many photos at once or for more."""
+        streams = self._most_streams if photos > 1 else 1
+        with self._compiling:
+            if self._compiled is None or self._compiled.streams < streams:
+                self._compiled = _Compiled(self._model, self._bits, streams)
+                self._kept.append(self._compiled)
+            return self._compiled
+
+
+class _Compiled:
+    """A model that runs up to ``streams`` parts of a batch beside each other."""
+
+    def __init__(self, model: Any, bits: str, streams: int) -> None:
+        options = {
+            "INFERENCE_PRECISION_HINT": bits,
+            "EXECUTION_MODE_HINT": "ACCURACY" if bits == FLOAT32 else "PERFORMANCE",
+            "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": usable_cores(),
+            "ENABLE_CPU_PINNING": False,
+        }
+        self.streams = streams
+        self._model = import_openvino().Core().compile_model(model, "CPU", options)
+        self._idle: list[Any] = []  # what runs a part, for one thread at a time
+        self._requests: list[Any] = []
+
+    def infer(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """As `Runner` gives it."""
+        if self.streams == 1:
+            return self._infer_whole(pixels)
+        parts = np.array_split(pixels, min(self.streams, len(pixels)))
+        requests = [self._request() for _ in parts]
+        with ExitStack() as started:  # all are waited for, whatever becomes of one
+            for request, part in zip(requests, parts, strict=True):
+                request.start_async([part], share_inputs=True)
+                started.callback(request.wait)
+        results = [list(request.results.values()) for request in requests]
+        joined = [np.concatenate(outputs) for outputs in zip(*results, strict=True)]
+        self._idle += requests
+        return joined
+
+    def _infer_whole(self, pixels: np.ndarray) -> list[np.ndarray]:
+        request = self._request()
         try:
             return list(request.infer([pixels], share_inputs=True).values())
         finally:
             self._idle.append(request)
+
+    def _request(self) -> Any:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            request = self._model.create_infer_request()
+            self._requests.append(request)
+            return request
 
 
 _alive: weakref.WeakSet[Runner] = weakref.WeakSet()

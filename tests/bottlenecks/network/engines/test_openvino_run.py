@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bottlenecks.network.engines import openvino_run
 from bottlenecks.network.engines.openvino_graph import model_of
 from bottlenecks.network.engines.openvino_run import Runner
 from tests.bottlenecks.network.engines.test_openvino_graph import CONV, graph_of, normal
@@ -29,8 +30,8 @@ run(pixels)
 """
 
 
-def runner(side: int = 64) -> Runner:
-    return Runner(model_of(graph_of(CONV), "in", ["out"], (None, side, side, 3)))
+def runner(side: int = 64, batch: int | None = None) -> Runner:
+    return Runner(model_of(graph_of(CONV), "in", ["out"], (batch, side, side, 3)))
 
 
 def run_after(source: str) -> "subprocess.CompletedProcess[str]":
@@ -47,6 +48,39 @@ def test_batches_of_any_size_from_several_threads() -> None:
         found = list(pool.map(lambda size: run(pixels[:size])[0], sizes * 5))
     for size, rows in zip(sizes * 5, found, strict=True):
         np.testing.assert_allclose(rows, expected[:size], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("photos", "batch", "streams"), [(1, None, 1), (2, None, 3), (9, None, 3), (9, 9, 1)]
+)
+def test_several_photos_are_dealt_out_to_the_cores(
+    photos: int, batch: int | None, streams: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = normal(9, 8, 8, 3)
+    (expected,) = runner(8)(pixels)
+    monkeypatch.setattr(openvino_run, "usable_cores", lambda: 3)
+    run = runner(8, batch)
+    for _ in range(2):
+        (found,) = run(pixels[:photos])
+        np.testing.assert_allclose(found, expected[:photos], rtol=0, atol=1e-5)
+    (compiled,) = run._kept
+    assert compiled.streams == streams
+    assert len(compiled._requests) == min(photos, streams)
+    if batch is None:
+        run(pixels)
+        np.testing.assert_allclose(run(pixels[:1])[0], expected[:1], rtol=0, atol=1e-5)
+        assert [one.streams for one in run._kept][-1] == 3
+
+
+def test_what_cannot_be_run_does_no_harm_to_what_comes_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(openvino_run, "usable_cores", lambda: 2)
+    run = runner(8)
+    (expected,) = run(normal(4, 8, 8, 3))
+    with pytest.raises(RuntimeError):
+        run(normal(4, 8, 8, 5))
+    np.testing.assert_array_equal(run(normal(4, 8, 8, 3))[0], expected)
 
 
 def test_what_it_gives_stays_when_it_runs_again() -> None:
