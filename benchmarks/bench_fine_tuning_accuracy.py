@@ -9,7 +9,7 @@ bottlenecks but no rows of the cut.
 It takes hours: ``--work FOLDER`` keeps the rows and the figures of each split, and the same command
 goes on from there, or adds up what is there (which is of the recipe as it was then). ``--part`` is
 ``plain``, ``distorted``, ``seconds`` or ``all``; ``--splits`` says how many, from ``--first`` on;
-``--precision`` is ``float32`` or ``bfloat16``.
+``--precision`` is ``float32`` or ``bfloat16``, of rows that the ``--engine`` computes.
 """
 
 import json
@@ -53,7 +53,9 @@ def measure(inputs: Inputs) -> list[Finding]:
     parts = (PLAIN, DISTORTED, SECONDS) if options["part"] == "all" else (options["part"],)
     findings = []
     with work_folder(options["work"]) as work:
-        network = InceptionV3(inputs.weights, work / "models", options["precision"])
+        network = InceptionV3(inputs.weights, work / "models").computed_in(
+            options["precision"], options["engine"]
+        )
         for place in (inputs.image_dir, *inputs.also):
             if Path(place).is_dir():  # of vectors alone nothing can be fine-tuned
                 found = figures_of(place, network, work, parts, inputs)
@@ -221,5 +223,5 @@ def seconds(place: str, network: InceptionV3, work: Path) -> list[Finding]:
 
 
 if __name__ == "__main__":
-    options = {"part": "all", "precision": "float32", "work": ""}
+    options = {"part": "all", "precision": "float32", "engine": "tensorflow", "work": ""}
     main(measure, __doc__, splits=SPLITS, first=0, **options)
