@@ -25,21 +25,24 @@ _CANNOT_SYNC_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str], follow: bool = True) -> Iterator[Path]:
+def replacing(
+    path: str | os.PathLike[str], follow: bool = True, sync: bool = True
+) -> Iterator[Path]:
     """Give a partial file's path to write to; what is there at the end goes under ``path``.
 
-    It is synced to the disk first, and gets the mode of the file that it replaces. When the
-    writing raises, the old file is untouched and the partial one is removed; an ``OSError`` then
-    names ``path``, unless it is of another file. Where ``path`` is a link, what it leads to is
-    replaced, or without ``follow`` the link itself.
+    It is synced to the disk first, unless a loss of power may take it (``sync``), and gets the mode
+    of the file that it replaces. When the writing raises, the old file is untouched and the partial
+    one is removed; an ``OSError`` then names ``path``, unless it is of another file. Where ``path``
+    is a link, what it leads to is replaced, or without ``follow`` the link itself.
     """
     path = Path(os.path.realpath(path) if follow else path)
     _remove_left_behind(path)
     partial = path.with_name(f".{path.name[:50]}.{_own_tag()}{PARTIAL_SUFFIX}")
     try:
         yield partial
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with open(partial, "rb+") as file:
+                os.fsync(file.fileno())
         _keep_mode(path, partial)
         os.replace(partial, path)
     except BaseException as error:
@@ -47,7 +50,8 @@ def replacing(path: str | os.PathLike[str], follow: bool = True) -> Iterator[Pat
         if isinstance(error, OSError) and error.filename in (None, str(partial), partial):
             error.filename, error.filename2 = str(path), None
         raise
-    sync_folder(path.parent)
+    if sync:
+        sync_folder(path.parent)
 
 
 def _own_tag() -> str:
@@ -118,13 +122,15 @@ def _keep_mode(path: Path, partial: Path) -> None:
             os.chmod(partial, stat.S_IMODE(old.st_mode))
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes, follow: bool = True) -> None:
-    """Put ``data`` under ``path``, replacing what was there, and sync it to the disk.
+def write_bytes(
+    path: str | os.PathLike[str], data: bytes, follow: bool = True, sync: bool = True
+) -> None:
+    """Put ``data`` under ``path``, replacing what was there, and ``sync`` it to the disk.
 
     Raises ``OSError`` (disk full, no permission, ...) with the old file untouched and no
     partial file left.
     """
-    with replacing(path, follow) as partial, open(partial, "xb") as file:
+    with replacing(path, follow, sync) as partial, open(partial, "xb") as file:
         file.write(data)
 
 

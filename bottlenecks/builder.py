@@ -24,7 +24,7 @@ from bottlenecks.photos.images import Signature
 from bottlenecks.photos.labels import ImageFolder, LabeledImage, scan
 from bottlenecks.photos.reading import file_bytes, in_order, pool_of
 from bottlenecks.rows import Rows
-from bottlenecks.store.cache import Cache
+from bottlenecks.store.cache import Cache, again_if_lost
 from bottlenecks.store.layout import BAD_IMAGES_FILE, read_own
 from bottlenecks.store.stat_index import StatIndex
 
@@ -142,12 +142,8 @@ class _Build:
     folder: ImageFolder
     extractor: Extractor
     on_progress: OnProgress
-    keys: dict[str, bytes] = field(default_factory=dict)  # relpath -> key
-    failed: list[BadImage] = field(default_factory=list)
     computed: int = 0
-    copies: int = 0
     images_per_second: float = 0.0
-    is_writing: bool = False
 
     def run(self) -> BuildReport:
         """Do it; a run that fails before it has a row leaves no cache folder that it made."""
@@ -156,7 +152,7 @@ class _Build:
         made = [p for p in (self.cache.folder, self.cache.folder.parent) if not p.exists()]
         try:
             with if_interrupted("what was computed is kept, and the same command resumes"):
-                return self._run(self.cache)
+                return again_if_lost(lambda: self._run(self.cache))
         except BaseException:
             if made:
                 with suppress(OSError):
@@ -166,6 +162,10 @@ class _Build:
             raise
 
     def _run(self, cache: Cache) -> BuildReport:
+        self.keys: dict[str, bytes] = {}  # relpath -> key
+        self.failed: list[BadImage] = []
+        self.copies = 0
+        self.is_writing = False
         cache.load()
         self.index = StatIndex.of(cache)
         unknown = []

@@ -96,26 +96,33 @@ def _build(config: Config, exports: dict[str, str], extractor: "Extractor | None
     from bottlenecks.extractors import extractor_for
     from bottlenecks.outputs import check_ways, check_writable
     from bottlenecks.progress import ProgressBar
+    from bottlenecks.store.cache import again_if_lost
 
     outputs = [Output(f"export_{suffix}", path) for suffix, path in exports.items()]
     check_ways([*outputs, *config.outputs], config.inputs)
     check_writable(outputs)
-    with (
-        ProgressBar("bottlenecks", "images") as bar,
-        ProgressBar("weights", "B", True) as download,
-        ProgressBar("calibrating 8 bits", "steps") as calibrating,
-    ):
-        folder = scan_of(config)
-        check_folders(config)
-        extractor = extractor or extractor_for(config, folder, download, calibrating)
-        report = build(
-            config, extractor=extractor, folder=folder, on_progress=lambda p: bar(p.done, p.total)
-        )
-    print(summary(report), flush=True)
-    for suffix, export in (("hdf5", takeout.export_hdf5), ("npz", takeout.export_npz)):
-        if suffix in exports:
-            export(report, exports[suffix])
-            print(f"exported        {len(report.images):>7} rows to {shown(exports[suffix])}")
+
+    def build_and_export() -> None:
+        with (
+            ProgressBar("bottlenecks", "images") as bar,
+            ProgressBar("weights", "B", True) as download,
+            ProgressBar("calibrating 8 bits", "steps") as calibrating,
+        ):
+            folder = scan_of(config)
+            check_folders(config)
+            report = build(
+                config,
+                extractor=extractor or extractor_for(config, folder, download, calibrating),
+                folder=folder,
+                on_progress=lambda p: bar(p.done, p.total),
+            )
+        print(summary(report), flush=True)
+        for suffix, export in (("hdf5", takeout.export_hdf5), ("npz", takeout.export_npz)):
+            if suffix in exports:
+                export(report, exports[suffix])
+                print(f"exported        {len(report.images):>7} rows to {shown(exports[suffix])}")
+
+    again_if_lost(build_and_export)
     return DONE
 
 

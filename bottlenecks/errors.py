@@ -46,6 +46,17 @@ class DamagedShardError(CacheError):
     """A shard whose bytes or structure are not what its name and format promise."""
 
 
+class LostRowsError(CacheError):
+    """Rows that were in a cache when it was loaded, and turn out to be damaged or gone.
+
+    ``problem`` is what is wrong; making and loading the cache anew knows that they are missing.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"{problem}; run the same command again to compute its images anew")
+        self.problem = problem
+
+
 class OtherRowsError(CacheError):
     """A shard that is sound, but whose rows are not of the kind that was asked for."""
 

@@ -8,6 +8,8 @@ from bottlenecks.builder import build, check_folders
 from bottlenecks.errors import if_interrupted
 from bottlenecks.extractors import extractor_for, name_of
 from bottlenecks.network.inception import NetworkExtractor
+from bottlenecks.photos.labels import ImageFolder
+from bottlenecks.store.cache import again_if_lost
 from retrain.config import Config
 from retrain.data.dataset import Dataset, assemble
 from retrain.export.settings import NO_QUANTISATION
@@ -48,14 +50,11 @@ def train(
     check_folders(config)
     if extractor is None:
         extractor = extractor_for(config, folder, listener.downloading, listener.calibrating)
-    report = build(config, extractor=extractor, folder=folder, on_progress=listener.progress)
-    del folder  # a million images take much memory
+    scanned = [folder]
+    del folder  # a million images take much memory: `_dataset` takes it out
+    dataset = again_if_lost(lambda: _dataset(config, extractor, scanned, listener))
     with ExitStack() as stack:
         with if_interrupted(_kept_note(config)):
-            listener.built(report)
-            dataset = assemble(
-                report, config.validation_percentage, config.testing_percentage, config.group_by
-            )
             folds = 0
             if config.checks_data_health:  # again, without unreadable images and copies
                 folds = count_folds(different_images(dataset), config.data_health_folds)
@@ -98,6 +97,20 @@ def train(
             if summaries is not None:
                 summaries.close()
     return result
+
+
+def _dataset(
+    config: Config, extractor: NetworkExtractor, scanned: list[ImageFolder], listener: Listener
+) -> Dataset:
+    """The data set of a run; of a folder that is not ``scanned`` yet, or was used up, anew."""
+    folder = scanned.pop() if scanned else None
+    report = build(config, extractor=extractor, folder=folder, on_progress=listener.progress)
+    del folder
+    with if_interrupted(_kept_note(config)):
+        listener.built(report)
+        return assemble(
+            report, config.validation_percentage, config.testing_percentage, config.group_by
+        )
 
 
 def _kept_note(config: Config) -> str:

@@ -211,7 +211,8 @@ def train_colours(folder: Path, **settings: Any) -> Trained:
     )
     recorder = Recorder()
     result = train(config, extractor=StandIn(), listener=recorder)
-    (report,), (dataset,) = recorder.reports, recorder.datasets
+    *_, report = recorder.reports  # of a cache that was healed there are two
+    (dataset,) = recorder.datasets
     return Trained(config, result, report, dataset, tuple(recorder.evaluations))
 
 

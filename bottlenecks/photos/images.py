@@ -19,6 +19,9 @@ IMAGE_SUFFIXES = (
 )
 
 HEADER_BYTES = 32  # enough for `sniff`
+# A file changed this shortly before it was read may change again without another time stamp:
+# kernels advance them in ticks of up to 10 ms, and some file systems keep whole seconds.
+_TICK_NS, _COARSE_TICK_NS = 20_000_000, 2_000_000_000
 _BMP_HEADER_SIZES = frozenset((12, 40, 52, 56, 64, 108, 124))
 _HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 
@@ -136,6 +139,16 @@ def signature_of(status: os.stat_result) -> Signature:
     The inode's change time cannot be set back, so an edit that keeps size and mtime shows.
     """
     return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+def is_settled(signature: Signature, read_ns: int) -> bool:
+    """Whether a change after ``read_ns``, ``time.time_ns()`` from before reading, would show.
+
+    Git's rule for racy entries: not of a file as young as the reading itself.
+    """
+    changed_ns = max(signature[1], signature[2])
+    tick = _TICK_NS if changed_ns % 1_000_000_000 else _COARSE_TICK_NS
+    return changed_ns + tick < read_ns
 
 
 def entries_of(folder: str) -> list[os.DirEntry[str]]:

@@ -5,6 +5,8 @@ The modules, in the order in which data flows (each imports only from those befo
 ============  ==========================================================
 layout        what the files of a cache folder are called
 shard         rows <-> the bytes of one HDF5 file
+catalogue     the keys of one alone, so that it need not be read
+places        key -> shard and row
 lock          one writer at a time
 cache         the shards of one fingerprint on disk
 vectors       any rows of a cache, in memory or on disk

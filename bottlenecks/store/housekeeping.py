@@ -180,7 +180,7 @@ def _identity(folder: Path) -> tuple[str, RowSpec]:
     paths = Cache(folder.parent, digits).shard_paths()
     for path in sorted(paths, key=lambda path: path.stat().st_size, reverse=True):
         try:
-            return shard.describe(path.name, read_shard(path), digits)
+            return shard.describe(path.name, read_shard(path)[0], digits)
         except DamagedShardError:
             continue
     return digits, BOTTLENECK

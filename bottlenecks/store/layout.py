@@ -1,9 +1,9 @@
 """What the files of a cache folder are called, and how they are read: never through a link.
 
-``inception_v3-<12 hex of the fingerprint>/`` holds shards (``<64 hex>.h5``), those set aside
-(``<64 hex>.h5.damaged``), checkpoints of fine-tuning (``<64 hex>.checkpoint``), the numbers of the
-network in 8 bits where rows are computed with such (``<64 hex>.int8``), and the bookkeeping. What
-is called otherwise is somebody else's.
+``inception_v3-<12 hex of the fingerprint>/`` holds shards (``<64 hex>.h5``), their catalogues
+(``<64 hex>.keys``), shards set aside (``<64 hex>.h5.damaged``), checkpoints of fine-tuning
+(``<64 hex>.checkpoint``), the numbers of the network in 8 bits where rows are computed with such
+(``<64 hex>.int8``), and the bookkeeping. What is called otherwise is somebody else's.
 """
 
 import errno
@@ -19,18 +19,21 @@ from typing import Any, BinaryIO
 
 from bottlenecks import atomic
 from bottlenecks.errors import CacheError, DamagedShardError, shown
+from bottlenecks.photos.images import Signature, signature_of
 from bottlenecks.photos.reading import open_file
 
 FOLDER_PREFIX = "inception_v3-"
 DAMAGED_SUFFIX = ".damaged"
 CHECKPOINT_SUFFIX = ".checkpoint"
 NUMBERS_SUFFIX = ".int8"
+CATALOGUE_SUFFIX = ".keys"
 MODEL_FILE, INDEX_FILE, BAD_IMAGES_FILE = "model.json", "stat_index.json", "bad_images.csv"
 CHECKPOINT_SECONDS = 7 * 24 * 3600.0  # after which nobody goes on with one any more
 MAX_JSON_BYTES = 2**20
 MAX_SHARD_BYTES = 256 * 2**20  # larger files are not of this program
 _FOLDER = re.compile(r"inception_v3-[0-9a-f]{12}")
 _SHARD = re.compile(r"[0-9a-f]{64}\.h5")
+_CATALOGUE = re.compile(r"[0-9a-f]{64}\.keys")
 _CHECKPOINT = re.compile(r"[0-9a-f]{64}\.checkpoint")
 _NUMBERS = re.compile(r"[0-9a-f]{64}\.int8")
 _SET_ASIDE = re.compile(r"[0-9a-f]{64}\.h5\.damaged")
@@ -53,7 +56,18 @@ def is_vectors(name: str) -> bool:
 def is_ours(name: str) -> bool:
     """Whether anything in a cache folder is called so, but for the lock and partial files."""
     bookkeeping = (MODEL_FILE, INDEX_FILE, BAD_IMAGES_FILE)
-    return is_vectors(name) or name in bookkeeping or is_checkpoint(name) or is_numbers(name)
+    kinds = (is_vectors, is_catalogue, is_checkpoint, is_numbers)
+    return name in bookkeeping or any(is_one(name) for is_one in kinds)
+
+
+def is_catalogue(name: str) -> bool:
+    """Whether the catalogues of shards are called so."""
+    return bool(_CATALOGUE.fullmatch(name))
+
+
+def catalogue_of(shard: Path) -> Path:
+    """The path of a shard's catalogue."""
+    return shard.with_suffix(CATALOGUE_SUFFIX)
 
 
 def is_checkpoint(name: str) -> bool:
@@ -138,10 +152,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     atomic.write_text(path, text, follow=False)
 
 
-def read_shard(path: Path) -> bytes:
-    """The bytes of a shard; raises `DamagedShardError` for a file too large to be one."""
+def read_shard(path: Path) -> tuple[bytes, Signature]:
+    """The bytes of a shard, and its signature from when it was opened.
+
+    Raises `DamagedShardError` for a file too large to be one.
+    """
     with open_own(path) as file:
-        return read_whole(file)
+        signature = signature_of(os.fstat(file.fileno()))
+        return read_whole(file), signature
 
 
 def read_whole(file: BinaryIO) -> bytes:

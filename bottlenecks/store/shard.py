@@ -86,8 +86,12 @@ def unpack(
     return keys, vectors
 
 
-def row_offsets(name: str, image: bytes, fingerprint: str, spec: RowSpec) -> np.ndarray:
-    """Where in the file each row of ``spec`` begins, (n,) int64 bytes; raises as `unpack`.
+def unpack_offsets(
+    name: str, image: bytes, fingerprint: str, spec: RowSpec
+) -> tuple[np.ndarray, np.ndarray]:
+    """The keys (n, 32 or 64) uint8 and where in the file each row of ``spec`` begins, (n,) int64.
+
+    Raises as `unpack` does.
 
     Chunks are stored as they are, row by row, each with 4 bytes of checksum at its end.
     """
@@ -101,8 +105,7 @@ def row_offsets(name: str, image: bytes, fingerprint: str, spec: RowSpec) -> np.
 
         vectors.id.chunk_iter(place)
         within = np.arange(rows) * spec.nbytes
-        result: np.ndarray = (offsets[:, None] + within).reshape(-1)[: len(vectors)]
-        return result
+        return file["sha256"][...], (offsets[:, None] + within).reshape(-1)[: len(vectors)]
 
 
 @contextmanager

@@ -11,15 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from bottlenecks import atomic
-from bottlenecks.photos.images import Signature
+from bottlenecks.photos.images import Signature, is_settled
 from bottlenecks.store.cache import Cache
 from bottlenecks.store.layout import INDEX_FILE, open_own, read_own
 
-# A file changed this shortly before it was read may change again without another time stamp:
-# kernels advance them in ticks of up to 10 ms, and some file systems keep whole seconds.
 _MAX_BYTES = 2**30  # 5 million files
 _CHECKSUM, _CHECKSUM_BYTES = re.compile(rb"[0-9a-f]{64}\n"), 65
-_TICK_NS, _COARSE_TICK_NS = 20_000_000, 2_000_000_000
 
 
 class StatIndex:
@@ -50,12 +47,10 @@ class StatIndex:
     def put(self, path: str, signature: Signature, sha256: bytes, read_ns: int) -> None:
         """Remember a hash; ``read_ns`` is ``time.time_ns()`` from before the file was read.
 
-        Git's rule for racy entries: a file as young as the reading itself is not remembered,
-        because a later change might not show in its signature.
+        A file as young as the reading itself is not remembered, because a later change might not
+        show in its signature.
         """
-        changed_ns = max(signature[1], signature[2])
-        tick = _TICK_NS if changed_ns % 1_000_000_000 else _COARSE_TICK_NS
-        if changed_ns + tick < read_ns:
+        if is_settled(signature, read_ns):
             self._news[path] = [*signature, sha256.hex()]
         elif path in self._entries or path in self._news:
             self._news[path] = None

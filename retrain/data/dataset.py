@@ -221,7 +221,6 @@ def assemble(
     train on; `UsageError` for a ``group_by`` that cannot be used.
     """
     check_counts(report.counts)
-    check_few(report.counts)
     keys = [image.key for image in report.images]
     set_of, groups = sets_of(report.images, validation_percentage, testing_percentage, group_by)
     number = {label: i for i, label in enumerate(report.counts)}
@@ -230,6 +229,7 @@ def assemble(
         vectors_of(report.cache, keys),
         np.array([number[image.label] for image in report.images], np.int64),
     )
+    check_few(report.counts)
     dataset = Dataset(tuple(number), everything, set_of, groups)
     _check_sets(dataset, validation_percentage, testing_percentage)
     return dataset

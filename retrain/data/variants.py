@@ -11,7 +11,7 @@ from bottlenecks.network.inception import Extractor
 from bottlenecks.photos.distort import variant_keys
 from bottlenecks.photos.labels import TRAINING
 from bottlenecks.photos.settings import DistortionSettings
-from bottlenecks.store.cache import Cache
+from bottlenecks.store.cache import Cache, again_if_lost
 from bottlenecks.store.vectors import Vectors, vectors_of
 from bottlenecks.variants import Wanted, complete
 from retrain.data.dataset import Dataset, Variants
@@ -49,16 +49,20 @@ def rows_at(
     images = dataset.everything.images
     variants = variants_of(images, dataset.set_of, distortions, seed)
     wanted = [Wanted(image, (image.key, *own)) for image, own in zip(images, variants, strict=True)]
-    cache = complete(config, extractor, wanted, distortions, on_missing, on_progress)
 
-    def rows(keys: Sequence[bytes]) -> Vectors:
-        return vectors_of(cache, keys, most_in_memory)
+    def completed() -> tuple[Dataset, Cache]:
+        cache = complete(config, extractor, wanted, distortions, on_missing, on_progress)
 
-    everything = replace(dataset.everything, vectors=rows([image.key for image in images]))
-    drawn = None
-    if distortions.distorts:
-        trained_on = np.flatnonzero(dataset.set_of == TRAINING).tolist()
-        each = [(images[i].key, *variants[i]) for i in trained_on]
-        keys = [key for of_one in zip(*each, strict=True) for key in of_one]
-        drawn = Variants(rows(keys), keys)
-    return Dataset(dataset.labels, everything, dataset.set_of, dataset.groups, drawn), cache
+        def rows(keys: Sequence[bytes]) -> Vectors:
+            return vectors_of(cache, keys, most_in_memory)
+
+        everything = replace(dataset.everything, vectors=rows([image.key for image in images]))
+        drawn = None
+        if distortions.distorts:
+            trained_on = np.flatnonzero(dataset.set_of == TRAINING).tolist()
+            each = [(images[i].key, *variants[i]) for i in trained_on]
+            keys = [key for of_one in zip(*each, strict=True) for key in of_one]
+            drawn = Variants(rows(keys), keys)
+        return Dataset(dataset.labels, everything, dataset.set_of, dataset.groups, drawn), cache
+
+    return again_if_lost(completed)

@@ -2,6 +2,7 @@
 
 import errno
 import random
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from retrain.report.events import EventFile
 from retrain.trainer import train
 from retrain.training.fitting import find_temperature
 from retrain.training.head import usual_l2
+from tests.bottlenecks.store.test_listed_cache import catalogues, rot_all
 from tests.conftest import COLOURS, Trained, make_dataset, network_of, photo, train_colours
 from tests.standin import StandIn
 
@@ -431,3 +433,27 @@ def test_copies_do_not_fill_a_fold(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(ImageFolderError, match="has 4 images, fewer than the 5 parts"):
         train_colours(tmp_path, data_health=True, data_health_folds=5)
     assert not (tmp_path / "graph.pb").exists()
+
+
+@pytest.mark.parametrize("most_in_memory", [2**30, 0])
+def test_a_cache_that_turns_out_to_be_damaged_is_healed_in_the_same_run(
+    tmp_path: Path,
+    most_in_memory: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    make_dataset(tmp_path / "Dataset", per_label=10)
+    first = train_colours(tmp_path, how_many_training_steps=10)
+    for _ in range(2):  # a shard as young as its reading has no catalogue
+        time.sleep(0.05)
+        train_colours(tmp_path, how_many_training_steps=10)
+    assert len(catalogues(tmp_path)) == 1
+    rot_all(tmp_path)
+    monkeypatch.setattr(vectors, "MAX_IN_MEMORY", most_in_memory)
+    caplog.clear()
+    again = train_colours(tmp_path, how_many_training_steps=10)
+    warnings = [record.getMessage() for record in caplog.records]
+    assert ["is damaged" in warning for warning in warnings] == [True, False]  # and of few images
+    assert again.dataset.everything.x.tobytes() == first.dataset.everything.x.tobytes()
+    assert again.labels.read_bytes() == first.labels.read_bytes()
+    assert len(list(tmp_path.rglob("*.damaged"))) == 1

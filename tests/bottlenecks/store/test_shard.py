@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from bottlenecks.errors import CacheError, DamagedShardError, OtherRowsError
 from bottlenecks.row_spec import BOTTLENECK
-from bottlenecks.store.shard import FORMAT, name_of, pack, row_offsets, unpack, unpack_keys
+from bottlenecks.store.shard import FORMAT, name_of, pack, unpack, unpack_keys, unpack_offsets
 
 FINGERPRINT = "ab" * 32
 ROWS = 5
@@ -30,6 +31,13 @@ def flip_bit(image: bytes, position: int, bit: int = 0) -> bytes:
     flipped = bytearray(image)
     flipped[position] ^= 1 << bit
     return bytes(flipped)
+
+
+def row_offsets(*shard: Any) -> np.ndarray:
+    """Where each row begins, whose keys are those that the shard has."""
+    keys, offsets = unpack_offsets(*shard)
+    np.testing.assert_array_equal(keys, unpack_keys(*shard))
+    return offsets
 
 
 def assert_damaged(name: str, image: bytes, fingerprint: str = FINGERPRINT) -> str:

@@ -1,5 +1,6 @@
 """retrain.data.variants: rows of variants go with their images, and only into the training."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from bottlenecks.photos.settings import DistortionSettings
 from bottlenecks.store.vectors import InMemory, OnDisk
 from retrain.data.dataset import LEFT_OUT, Dataset, assemble
 from retrain.data.variants import rows_at
+from tests.bottlenecks.store.test_listed_cache import rot_all
 from tests.conftest import make_dataset
 from tests.standin import AtCut, StandIn
 
@@ -182,3 +184,20 @@ def test_images_that_change_sets_get_the_variants_that_they_lack(
     found, _ = rows_at(replace(dataset, set_of=moved), extractor, config, MIRRORED, SEED)
     assert sum(extractor.batches) == 2 * len({i.key for i in dataset.validation.images})
     assert len(found.drawn) == 3 * len(found.training)
+
+
+@pytest.mark.parametrize("most_in_memory", [None, 0])
+def test_rows_that_turn_out_to_be_damaged_are_computed_again(
+    dataset: Dataset,
+    config: Config,
+    most_in_memory: int | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    before, cache = rows_at(dataset, AtCut(), config, PLAIN, SEED)
+    time.sleep(0.05)  # no catalogue is written of a shard as young as its reading
+    rows_at(dataset, AtCut(), config, PLAIN, SEED)
+    rot_all(cache.folder, AtCut())
+    found, _ = rows_at(dataset, AtCut(), config, PLAIN, SEED, most_in_memory)
+    np.testing.assert_array_equal(found.everything.x, before.everything.x)
+    assert [record.getMessage().count("is damaged") for record in caplog.records] == [1]
+    assert len(list(cache.folder.glob("*.damaged"))) == 1
