@@ -1,5 +1,6 @@
 """Look after a cache folder: what is in it, is it whole, remove what is no longer wanted."""
 
+import functools
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from bottlenecks.photos.labels import ImageFolder, scan
 from bottlenecks.photos.reading import key_of
 from bottlenecks.row_spec import BOTTLENECK, RowSpec, image_of
 from bottlenecks.store import layout, lock, shard
-from bottlenecks.store.cache import Cache
+from bottlenecks.store.cache import Cache, again_if_lost
 from bottlenecks.store.layout import (
     CHECKPOINT_SECONDS,
     FOLDER_PREFIX,
@@ -160,13 +161,17 @@ def prune(pruning: Pruning) -> None:
     for cache in pruning.caches:
         cache.remove()
     for cache, keys in pruning.rows:
-        with cache.writing(None):
-            cache.discard(keys)
+        again_if_lost(functools.partial(_discard, cache, keys))
     for cache, paths in pruning.checkpoints:
         layout.refuse_link(cache.folder)
         with lock.exclusive(cache.folder):
             for path in set(paths) & set(checkpoints(cache.folder, CHECKPOINT_SECONDS)):
                 path.unlink()  # else a run has gone on with it meanwhile
+
+
+def _discard(cache: Cache, keys: frozenset[bytes]) -> None:
+    with cache.writing(None):
+        cache.discard(keys)
 
 
 def _identity(folder: Path) -> tuple[str, RowSpec]:

@@ -17,7 +17,7 @@ from bottlenecks.row_spec import BOTTLENECK, RowSpec
 from bottlenecks.store import cache as cache_module
 from bottlenecks.store import catalogue, layout, lock
 from bottlenecks.store.cache import Cache, again_if_lost
-from bottlenecks.store.housekeeping import inspect
+from bottlenecks.store.housekeeping import Pruning, inspect, prune
 from tests.bottlenecks.store.test_cache import (
     DESCRIPTION,
     FINGERPRINT,
@@ -510,3 +510,16 @@ def test_a_warm_build_reads_no_shard(dataset: Path, tmp_path: Path) -> None:
         report = build(dataset, tmp_path / "cache")
     assert (report.computed, report.cached, read) == (0, 12, [])
     assert set(loaded(tmp_path / "cache")) == set(expected_rows(dataset))
+
+
+@pytest.mark.parametrize("harm", [rot, lambda path: lie(path, 4, 3)])
+def test_pruning_goes_on_where_a_shard_or_what_is_said_of_it_is_wrong(
+    cache: Cache, tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    harm(shard_of(cache, 3, 4))
+    found = open_cache(tmp_path / "cache")
+    prune(Pruning((), ((found, frozenset([key(0), key(3)])),)))
+    left = set(open_cache(tmp_path / "cache"))
+    assert left <= {key(1), key(2), key(4)}
+    assert {key(1), key(2)} <= left
+    assert (key(4) in left) == (harm is not rot)
