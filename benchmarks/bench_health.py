@@ -54,7 +54,7 @@ def changed_labels(dataset: Dataset, seed: int) -> tuple[float, float]:
     y[rows] = (y[rows] + random.integers(1, len(dataset.labels), count)) % len(dataset.labels)
     changed = {dataset.everything.images[row].path for row in rows}
     everything = dataclasses.replace(dataset.everything, y=y)
-    problems = examine(dataclasses.replace(dataset, everything=everything), FOLDS)
+    problems = examine(dataclasses.replace(dataset, everything=everything), FOLDS).problems
     listed = [problem.path for problem in problems if problem.kind == "wrong label?"]
     return (
         len(changed.intersection(listed[:count])) / count,

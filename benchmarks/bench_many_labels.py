@@ -45,7 +45,7 @@ def _write(dataset: Dataset, fitted: Fitted, config: Config | None) -> None:
     problems = None
     if config is not None:
         folds = count_folds(different_images(dataset), None)
-        problems = tuple(examine(dataset, folds))
+        problems = examine(dataset, folds).problems
     test = test_model(dataset, fitted.model)
     result = TrainingResult(
         dataset.labels, dataset.counts, fitted.model, fitted, None, 1.0, test, problems

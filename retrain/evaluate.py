@@ -85,6 +85,52 @@ class Outcomes:
         return Score(float(right.mean()), float(losses.mean()) + 0.0, len(right))
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What a classifier answers for n images of labels ``y``, (n,) each.
+
+    A few numbers of each image say all that figures are made of, so that its scores (n, C) need not
+    be kept.
+    """
+
+    y: np.ndarray
+    given: np.ndarray  # the likeliest label
+    confidence: np.ndarray  # and its probability
+    own: np.ndarray  # the probability of the image's own label
+    is_in_top_5: np.ndarray  # whether that is among the five likeliest
+
+    @classmethod
+    def of(cls, probabilities: np.ndarray, y: np.ndarray) -> "Answers":
+        """``probabilities`` (n, C) against labels ``y`` (n,)."""
+        own = probabilities[np.arange(len(y)), y]
+        in_top_5 = (probabilities >= own[:, None]).sum(axis=1) <= 5  # its own among them
+        return cls(y, probabilities.argmax(axis=1), probabilities.max(axis=1), own, in_top_5)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Answers"]) -> "Answers":
+        """All ``parts`` as one; at least one of them."""
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        return cls(*map(np.concatenate, columns))
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def right(self) -> np.ndarray:
+        """(n,) bool: whether an image was given its own label."""
+        right: np.ndarray = self.given == self.y
+        return right
+
+    @property
+    def losses(self) -> np.ndarray:
+        """(n,) float64 the cross-entropy of each, in nats."""
+        return _losses(self.own)
+
+    @property
+    def score(self) -> Score:
+        return Outcomes(self.right, self.losses, True).score()
+
+
 def score(probabilities: np.ndarray, y: np.ndarray) -> Score:
     """``probabilities`` (n, C) against labels ``y`` (n,); n > 0."""
     return Outcomes.of(probabilities, y).score()
@@ -92,7 +138,11 @@ def score(probabilities: np.ndarray, y: np.ndarray) -> Score:
 
 def losses_of(probabilities: np.ndarray, y: np.ndarray) -> np.ndarray:
     """(n,) float64 the cross-entropy, in nats, of each image of label ``y`` (n,)."""
-    own = probabilities[np.arange(len(y)), y]
+    return _losses(probabilities[np.arange(len(y)), y])
+
+
+def _losses(own: np.ndarray) -> np.ndarray:
+    """(n,) float64 the cross-entropy of images whose own labels have the probabilities ``own``."""
     losses: np.ndarray = -np.log(np.clip(own, _SMALLEST, 1.0), dtype=np.float64)
     return losses
 
@@ -122,8 +172,8 @@ def is_lower(losses: np.ndarray, than: np.ndarray, units: np.ndarray, errors: fl
     return bool(ahead.mean() > max(_LEAST_GAIN, errors * standard_error(ahead, units)))
 
 
-def figures(probabilities: np.ndarray, y: np.ndarray, seed: int = 0) -> Figures:
-    """``probabilities`` (n, C) against labels ``y`` (n,); n > 0.
+def figures(answers: Answers, seed: int = 0) -> Figures:
+    """What the ``answers`` for one image or more say of a classifier.
 
     Intervals of shares are Wilson's (1927). That of the mean over labels is the wider of two, one
     for labels of one accuracy and one for labels that differ: Wilson's with the effective number of
@@ -140,11 +190,8 @@ def figures(probabilities: np.ndarray, y: np.ndarray, seed: int = 0) -> Figures:
     cannot be below 0, a calibrated classifier's is 4 points with 62 images. Its interval reaches
     to what the mean confidence can be off the accuracy, by the interval of that.
     """
-    n = len(y)
-    right = probabilities.argmax(axis=1) == y
-    own = probabilities[np.arange(n), y]
-    in_top_5 = (probabilities >= own[:, None]).sum(axis=1) <= 5  # its own among them
-    losses, confidence = losses_of(probabilities, y), probabilities.max(axis=1)
+    n, right = len(answers), answers.right
+    losses, confidence = answers.losses, answers.confidence
     bins = _bins(confidence)
 
     def calibration_error(rows: np.ndarray) -> float:
@@ -166,8 +213,8 @@ def figures(probabilities: np.ndarray, y: np.ndarray, seed: int = 0) -> Figures:
     high = max(high, float(off.max()))
     return Figures(
         accuracy=accuracy,
-        top_5_accuracy=_share(in_top_5),
-        mean_label_accuracy=mean_label_accuracy(right, y),
+        top_5_accuracy=_share(answers.is_in_top_5),
+        mean_label_accuracy=mean_label_accuracy(right, answers.y),
         cross_entropy=bootstrap(lambda rows: float(losses[rows].mean())),
         calibration_error=_around(value, low, high, n),
     )
@@ -192,13 +239,11 @@ def _binned_error(bins: np.ndarray, excess: np.ndarray) -> float:
     return float(np.abs(np.bincount(bins, excess)).sum() / len(excess))
 
 
-def score_labels(
-    probabilities: np.ndarray, y: np.ndarray, labels: Sequence[str]
-) -> list[LabelScore]:
+def score_labels(answers: Answers, labels: Sequence[str]) -> list[LabelScore]:
     """Precision, recall and F1 of each label (0 where undefined), in the order of ``labels``."""
-    predictions = probabilities.argmax(axis=1)
     right, predicted, support = (
-        np.bincount(rows, minlength=len(labels)) for rows in (y[predictions == y], predictions, y)
+        np.bincount(rows, minlength=len(labels))
+        for rows in (answers.y[answers.right], answers.given, answers.y)
     )
     columns = (
         right / np.maximum(predicted, 1),
@@ -212,17 +257,15 @@ def score_labels(
     ]
 
 
-def confusion_matrix(probabilities: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(C, C) int64: how many images of each label (row) got which (column)."""
-    classes = probabilities.shape[1]
-    cells = y * classes + probabilities.argmax(axis=1)
+def confusion_matrix(answers: Answers, classes: int) -> np.ndarray:
+    """(C, C) int64 for C ``classes``: how many images of each (row) got which (column)."""
+    cells = answers.y * classes + answers.given
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
 def most_confused(matrix: np.ndarray, labels: Sequence[str], count: int = 5) -> list[Confusion]:
     """The ``count`` largest cells of a confusion matrix beside its diagonal."""
-    wrong = [(true, given, n) for true, given, n in cells(matrix) if true != given]
-    largest = sorted(wrong, key=lambda cell: -cell[2])[:count]
+    largest = _mistakes(matrix)[:count].tolist()
     return [Confusion(labels[true], labels[given], n) for true, given, n in largest]
 
 
@@ -239,17 +282,30 @@ def most_mistaken(matrix: np.ndarray, count: int) -> list[int]:
     Each comes with one that it is confused with, so there is something to see between them. In
     the order of the matrix.
     """
-    wrong = [(true, given, n) for true, given, n in cells(matrix) if true != given]
     chosen: set[int] = set()
-    for true, given, _ in sorted(wrong, key=lambda cell: -cell[2]):
-        if len(chosen | {true, given}) <= count:
-            chosen |= {true, given}
+    for true, given, _ in _mistakes(matrix).tolist():
+        new = {true, given} - chosen
+        if len(chosen) + len(new) <= count:
+            chosen |= new
+        if len(chosen) == count:
+            break
     return sorted(chosen)
 
 
-def reliability(probabilities: np.ndarray, y: np.ndarray) -> list[tuple[float, float, int]]:
+def _mistakes(matrix: np.ndarray) -> np.ndarray:
+    """(k, 3) int64: row, column and number of what a confusion matrix has beside its diagonal.
+
+    The largest first.
+    """
+    found = np.stack([*np.nonzero(matrix), matrix[np.nonzero(matrix)]], axis=1)
+    wrong = found[found[:, 0] != found[:, 1]]
+    largest_first: np.ndarray = wrong[np.argsort(-wrong[:, 2], kind="stable")]
+    return largest_first
+
+
+def reliability(answers: Answers) -> list[tuple[float, float, int]]:
     """(mean confidence, accuracy, images) of each bin of confidence that has images."""
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
+    confidence, right = answers.confidence, answers.right
     bins = _bins(confidence)
     return [
         (

@@ -27,7 +27,7 @@ from retrain.data.groups import check_groups, members_of
 from retrain.data.matching import match
 from retrain.data.split import Member, split
 from retrain.report import writing
-from retrain.report.results import Measurement, sample_of_test, tested
+from retrain.report.results import Measurement, Tally, sample_of_test
 
 if TYPE_CHECKING:
     from retrain.engines.engine import Engine
@@ -180,36 +180,35 @@ class _Measuring:
 
     def run(self) -> Measurement:
         choice, total = self.choice, len(self.choice.images)
-        scores = np.empty((total, len(choice.labels)), np.float32)
-        images: list[CachedImage] = []
-        rows: list[int] = []
+        tally, measured = Tally(choice.labels, self.config.seed), 0
+        contents: set[bytes] = set()
         failed: list[BadImage] = []
         with closing(self._batches()) as batches:
             for read, bad in batches:
                 failed += bad
                 if read:
-                    done = slice(len(rows), len(rows) + len(read))
-                    scores[done] = self._probabilities([one.pixels for one in read])
-                    rows += [one.row for one in read]
-                    images += [one.image for one in read]
-                self.listener.progress(len(rows) + len(failed), total)
-        if not rows:
+                    probabilities = self._probabilities([one.pixels for one in read])
+                    y = choice.numbers[[one.row for one in read]]
+                    tally.add(probabilities, y, [one.image for one in read])
+                    contents |= {one.image.key for one in read}
+                    measured += len(read)
+                self.listener.progress(measured + len(failed), total)
+        if not measured:
             raise ImageFolderError(
                 f"none of the {total} images of {shown(choice.folder.root)} can be read, for "
                 f"example {shown(failed[0].path)} ({failed[0].reason})"
             )
-        y = choice.numbers[rows]
         return Measurement(
             graph=self.config.graph,
             set=choice.set,
             labels=choice.labels,
             images={
-                **{"training": 0, "validation": 0, "testing": len(rows)},
+                **{"training": 0, "validation": 0, "testing": measured},
                 "left_out": choice.left_out,
             },
-            test=tested(scores[: len(rows)], y, images, choice.labels, self.config.seed),
+            test=tally.test(),
             failed=tuple(failed),
-            copies=len(images) - len({image.key for image in images}),
+            copies=measured - len(contents),
         )
 
     def _batches(self) -> Generator[tuple[list[_Read], list[BadImage]], None, None]:

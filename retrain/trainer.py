@@ -86,9 +86,8 @@ def train(
                 summaries.add_confusion(result.fitted.steps, result.test.confusion)
             listener.trained(result)
             if config.checks_data_health:
-                result = dataclasses.replace(
-                    result, problems=tuple(examine(dataset, folds, config.seed))
-                )
+                health = examine(dataset, folds, config.seed)
+                result = dataclasses.replace(result, problems=health.problems)
             _write_report(config, result)
             export_others(config, classifier, listener.exporting)
             if config.quantize != NO_QUANTISATION:

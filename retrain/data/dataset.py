@@ -66,6 +66,12 @@ def sample_rows(n: int, size: int, random: np.random.Generator) -> np.ndarray:
     return np.sort(random.choice(n, size, replace=False))
 
 
+def rows_of_labels(y: np.ndarray, classes: int) -> list[np.ndarray]:
+    """The sorted rows of each label of ``y`` (n,)."""
+    order = np.argsort(y, kind="stable")
+    return np.split(order, np.bincount(y, minlength=classes).cumsum()[:-1])
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Sorted ``labels`` (y counts in them), all readable images, and the three sets of them.

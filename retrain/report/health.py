@@ -6,7 +6,6 @@ of wrong labels and of strangers. Nothing is changed for it: these are places to
 
 import csv
 import io
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 
@@ -14,12 +13,11 @@ import numpy as np
 
 from bottlenecks.errors import ImageFolderError, shown
 from bottlenecks.machine import one_blas_thread
-from bottlenecks.parallel import blocks_of
 from bottlenecks.store.vectors import blocks
-from retrain.data.dataset import FEW_IMAGES, Dataset, Subset
+from retrain.data.dataset import FEW_IMAGES, Dataset, Subset, rows_of_labels
 from retrain.data.folds import can_be_judged, deal
-from retrain.report.near import near_leaks
-from retrain.training.head import Fit, Head, Standardisation
+from retrain.report.near import compared, is_held_out, near_leaks
+from retrain.training.head import Fit, Head, Standardisation, scored_at_once
 from retrain.training.settings import LEARNING_RATES
 
 # Modified z-score from which a photo is an outlier: Iglewicz & Hoaglin 1993, "How to Detect and
@@ -30,7 +28,6 @@ FAR, _MIN_SPREAD = 3.5, 10  # in labels with fewer images the spread itself is a
 UNLIKELY = 0.2
 STEPS, _EPOCHS = 1000, 2
 _BATCH, _FOLDS = 100, 5
-_CELLS = 2**25  # probabilities at once
 _USUAL_LABELS = 500  # up to which `STEPS` are taken, which take longer the more labels there are
 
 
@@ -79,15 +76,30 @@ def count_folds(counts: Mapping[str, int], asked: int | None) -> int:
     return asked
 
 
+@dataclass(frozen=True)
+class Health:
+    """All ``problems`` of a data set, by kind and then the worst first.
+
+    Near leaks are those of ``compared`` of the ``held_out`` images, drawn: of all where they are
+    not too many.
+    """
+
+    problems: tuple[Problem, ...]
+    compared: int
+    held_out: int
+
+
 def different_images(dataset: Dataset) -> dict[str, int]:
     """Images per label; those that belong together, as copies do, counted once."""
-    pairs = np.unique(np.stack([dataset.everything.y, dataset.units]), axis=1)
-    counts = np.bincount(pairs[0], minlength=len(dataset.labels)).tolist()
+    units = dataset.units
+    different = np.unique(dataset.everything.y * (int(units.max()) + 1) + units)
+    labels = different // (int(units.max()) + 1)
+    counts = np.bincount(labels, minlength=len(dataset.labels)).tolist()
     return dict(zip(dataset.labels, counts, strict=True))
 
 
-def examine(dataset: Dataset, folds: int, seed: int = 0) -> list[Problem]:
-    """All problems of a data set, by kind and then the worst first.
+def examine(dataset: Dataset, folds: int, seed: int = 0) -> Health:
+    """Look for all kinds of problems, `KINDS`.
 
     Wrong labels are looked for with the images dealt into ``folds`` parts, see `count_folds`.
     """
@@ -97,14 +109,18 @@ def examine(dataset: Dataset, folds: int, seed: int = 0) -> list[Problem]:
             *_copies(dataset),
             *(
                 _problem(dataset, "near leak", pair.row, pair.cosine, pair.other)
-                for pair in near_leaks(dataset, standardisation.mean)
+                for pair in near_leaks(dataset, standardisation.mean, seed)
             ),
             *_wrong_labels(dataset, out_of_fold(dataset, folds, seed)),
             *_outliers(dataset, standardisation),
             *_few(dataset),
         ]
     order = {kind: i for i, kind in enumerate(KINDS)}
-    return sorted(found, key=lambda p: order[p.kind])
+    return Health(
+        tuple(sorted(found, key=lambda p: order[p.kind])),
+        len(compared(dataset, seed)),
+        int(is_held_out(dataset).sum()),
+    )
 
 
 def table(problems: Sequence[Problem]) -> str:
@@ -128,18 +144,19 @@ def _problem(dataset: Dataset, kind: str, row: int, score: float, other: int = -
 
 
 def _copies(dataset: Dataset) -> Iterator[Problem]:
-    by_key: dict[bytes, list[int]] = defaultdict(list)
+    first_of: dict[bytes, int] = {}
+    copies = []
     for row, image in enumerate(dataset.everything.images):
-        by_key[image.key].append(row)
-    for first, *others in by_key.values():
-        for row in others:
-            if dataset.everything.y[row] != dataset.everything.y[first]:
-                kind = "label conflict"
-            elif dataset.set_of[row] != dataset.set_of[first]:
-                kind = "leak"
-            else:
-                kind = "duplicate"
-            yield _problem(dataset, kind, row, 1.0, first)
+        if (first := first_of.setdefault(image.key, row)) != row:
+            copies.append((first, row))
+    for first, row in sorted(copies):
+        if dataset.everything.y[row] != dataset.everything.y[first]:
+            kind = "label conflict"
+        elif dataset.set_of[row] != dataset.set_of[first]:
+            kind = "leak"
+        else:
+            kind = "duplicate"
+        yield _problem(dataset, kind, row, 1.0, first)
 
 
 @dataclass(frozen=True)
@@ -165,14 +182,14 @@ def out_of_fold(dataset: Dataset, folds: int, seed: int) -> OutOfFold:
     result = OutOfFold(np.full(n, np.nan), everything.y.copy(), np.full(n, np.nan))
     with one_blas_thread():
         for fold in range(folds):
-            seen = everything.select(np.flatnonzero(fold_of != fold))
+            seen = np.flatnonzero(fold_of != fold)
             rows = np.flatnonzero((fold_of == fold) & judged)
             if not len(rows):
                 continue
-            known, numbers = np.unique(seen.y, return_inverse=True)
+            known, numbers = np.unique(everything.y[seen], return_inverse=True)
             steps = steps_for(len(known), len(seen))
             fit = Fit(
-                seen.vectors,
+                everything.vectors.select(seen),
                 numbers,
                 len(known),
                 steps=steps,
@@ -199,7 +216,7 @@ def _judge(
 
     Some at a time: there may be thousands of labels.
     """
-    for part in blocks_of(len(rows), max(1, _CELLS // len(known))):
+    for part in scored_at_once(len(rows), len(known)):
         own_rows = rows[part]
         probabilities = head.predict_all(everything.vectors.select(own_rows))
         own = np.searchsorted(known, everything.y[own_rows])
@@ -211,11 +228,11 @@ def _judge(
 def _wrong_labels(dataset: Dataset, model: OutOfFold) -> Iterator[Problem]:
     """Images for which another label is much likelier than their own, worst first."""
     suspicious = model.own < UNLIKELY * model.confidence  # never where they are NaN
-    for row in np.argsort(model.own, kind="stable"):
-        if suspicious[row]:
-            guess = dataset.labels[model.guess[row]]
-            problem = _problem(dataset, "wrong label?", int(row), float(model.own[row]))
-            yield replace(problem, other_label=guess)
+    rows = np.flatnonzero(suspicious)
+    for row in rows[np.argsort(model.own[rows], kind="stable")]:
+        guess = dataset.labels[model.guess[row]]
+        problem = _problem(dataset, "wrong label?", int(row), float(model.own[row]))
+        yield replace(problem, other_label=guess)
 
 
 def _outliers(dataset: Dataset, standardisation: Standardisation) -> Iterator[Problem]:
@@ -238,16 +255,14 @@ def _outliers(dataset: Dataset, standardisation: Standardisation) -> Iterator[Pr
         distances[rows] = np.linalg.norm(apart, axis=1)
         start += len(x)
     scores = np.zeros(len(everything))
-    for label in range(classes):
-        own = everything.y == label
-        if own.sum() < _MIN_SPREAD:
+    for own in rows_of_labels(everything.y, classes):
+        if len(own) < _MIN_SPREAD:
             continue
         median = np.median(distances[own])
         spread = np.median(np.abs(distances[own] - median))
         scores[own] = 0.6745 * (distances[own] - median) / spread if spread else 0.0
-    for row in np.argsort(-scores, kind="stable"):
-        if scores[row] < FAR:
-            return
+    far = np.flatnonzero(scores >= FAR)
+    for row in far[np.argsort(-scores[far], kind="stable")]:
         yield _problem(dataset, "outlier", int(row), float(scores[row]))
 
 

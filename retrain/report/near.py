@@ -1,14 +1,15 @@
 """Photos that are almost the same: versions of one photo, and frames of one scene."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from bottlenecks.parallel import product
+from bottlenecks.parallel import blocks_of, product
 from bottlenecks.photos.labels import TESTING, VALIDATION
 from bottlenecks.store.vectors import Vectors, blocks
-from retrain.data.dataset import Dataset, sample_rows
+from retrain.data.dataset import Dataset, rows_of_labels, sample_rows
 
 # Two photos are taken for versions of one if their distance is at most this share of the distance
 # to the tenth nearest photo. Of 50 flower photos that were mirrored, cropped by 5 %, or made
@@ -25,13 +26,19 @@ NEAR_IN_LABEL, _FEW_NEIGHBOURS = 0.7, 30
 # photos of these sets, 12, 3 and 35 % are listed: flowers that look the same to the network,
 # versions of one photo, and renderings of one model.
 SAME_SCENE = 0.8
-_CENTRE_ROWS = 1000  # photos of a label that its centre is taken of
+# Photos of a label that its centre is taken of, and of many labels fewer: cosines between such, of
+# all labels. 500 labels of 1000 photos take 20 seconds of a core.
+_CENTRE_ROWS, _CENTRE_CELLS = 1000, 2**29
 # Photos of a label are alike from this part of the way between its usual cosine and 1. Usual is the
 # lower quartile: a label that is one series for five sixths has its median in the series.
 _ALIKE, _USUAL = 0.8, 0.25
 _PROJECTED = 256  # numbers that neighbours are searched in
 _MARGIN = 0.15  # more than a distance in them is off: by 1 / sqrt(2 * 256), that is 4.4 %
 _BLOCK_CELLS, _GROUP = 2**25, 64
+_SEARCHED = 2**16  # photos whose projections are in memory at once: 64 MB
+# Pairs of a held-out photo and any other that are compared, which takes two cores two minutes. Of
+# 200,000 photos, a fifth of them held out, all are.
+MOST_PAIRS = 2**33
 _TINY = np.finfo(np.float32).tiny
 
 
@@ -43,13 +50,32 @@ class Pair(NamedTuple):
     cosine: float
 
 
-def near_leaks(dataset: Dataset, mean: np.ndarray) -> Iterator[Pair]:
+def compared(dataset: Dataset, seed: int = 0) -> np.ndarray:
+    """(k,) rows of the held-out images that `near_leaks` compares with all others, sorted.
+
+    All of them, or as many drawn by ``seed`` as `MOST_PAIRS` pairs allow.
+    """
+    held_out = np.flatnonzero(is_held_out(dataset))
+    most = max(1, MOST_PAIRS // max(1, len(dataset.everything)))
+    drawn: np.ndarray = held_out[
+        sample_rows(len(held_out), most, np.random.default_rng((seed, 12)))
+    ]
+    return drawn
+
+
+def is_held_out(dataset: Dataset) -> np.ndarray:
+    """(n,) bool: whether an image is in the validation or the test set."""
+    held_out: np.ndarray = (dataset.set_of == TESTING) | (dataset.set_of == VALIDATION)
+    return held_out
+
+
+def near_leaks(dataset: Dataset, mean: np.ndarray, seed: int = 0) -> Iterator[Pair]:
     """Pairs of different files in two sets that show almost the same.
 
     Either they are much nearer than photos around them are: near is by the cosine of the vectors
     from the ``mean`` (2048,) of all, and at least `NEAR_COSINE`; around a photo whose label has
     few, they are those of its label. Or they are of one scene by `SAME_SCENE`: of a series, each
-    held-out photo comes with the nearest that is in another set.
+    held-out photo comes with the nearest that is in another set. One of each pair is `compared`.
 
     The search goes through random projections, which nearly keep the cosines (Johnson &
     Lindenstrauss 1984); what it finds is measured on the whole vectors.
@@ -59,10 +85,9 @@ def near_leaks(dataset: Dataset, mean: np.ndarray) -> Iterator[Pair]:
     centres = _centres(dataset, mean)
     search = _Search(everything.vectors, mean, centres, y)
     images_of = np.bincount(y)
-    held_out = np.flatnonzero((sets == TESTING) | (sets == VALIDATION))
     count = min(2 * _NEIGHBOURS, len(images) - 1)
     seen = set()
-    for rows, nearest, cosines, in_label in search.neighbours(held_out, count):
+    for rows, (nearest, cosines, in_label) in search.neighbours(compared(dataset, seed), count):
         distances = np.sort(_distance(cosines), axis=1)
         maybe = distances[:, 0] <= (NEAR + _MARGIN) * distances[:, min(_NEIGHBOURS, count) - 1]
         maybe |= in_label.max(axis=1) >= SAME_SCENE - _MARGIN
@@ -120,9 +145,9 @@ def _centres(dataset: Dataset, mean: np.ndarray) -> np.ndarray:
     vectors, y = dataset.everything.vectors, dataset.everything.y
     random = np.random.default_rng(0)
     centres = np.empty((len(dataset.labels), len(mean)), np.float32)
-    for label in range(len(centres)):
-        rows = np.flatnonzero(y == label)
-        x = vectors.take(rows[sample_rows(len(rows), _CENTRE_ROWS, random)])
+    most = min(_CENTRE_ROWS, max(1, math.isqrt(_CENTRE_CELLS // len(centres))))
+    for label, rows in enumerate(rows_of_labels(y, len(centres))):
+        x = vectors.take(rows[sample_rows(len(rows), most, random)])
         z = _normalised(x, mean)
         cosines = z @ z.T
         usual = np.quantile(cosines, _USUAL)
@@ -132,45 +157,99 @@ def _centres(dataset: Dataset, mean: np.ndarray) -> np.ndarray:
     return centres
 
 
+class _Neighbours(NamedTuple):
+    """Those found so far of some held-out photos, (photos, count) each, in no order.
+
+    Row numbers, cosines from the mean of all, and cosines from the centre of the held-out photo's
+    label.
+    """
+
+    nearest: np.ndarray
+    cosines: np.ndarray
+    in_label: np.ndarray
+
+    def nearer_of(self, others: "_Neighbours", count: int) -> "_Neighbours":
+        """The ``count`` nearest of both."""
+        both = [np.concatenate(pair, axis=1) for pair in zip(self, others, strict=True)]
+        best = largest(both[1], min(count, both[1].shape[1]))
+        return _Neighbours(*(np.take_along_axis(values, best, axis=1) for values in both))
+
+
 class _Search:
-    """Nearest neighbours in random projections of the vectors."""
+    """Nearest neighbours in random projections of the vectors, of which few are in memory."""
 
     def __init__(
         self, vectors: Vectors, mean: np.ndarray, centres: np.ndarray, y: np.ndarray
     ) -> None:
         shape = (len(mean), min(_PROJECTED, len(mean)))
-        matrix = np.random.default_rng(0).standard_normal(shape, np.float32)
-        matrix /= np.float32(np.sqrt(shape[1]))
-        parts, lengths = [], []
-        for x in blocks(vectors):
-            projected = product(x - mean.astype(np.float32), matrix)
-            lengths.append(np.linalg.norm(projected, axis=1))
-            parts.append(_normalised(projected, np.zeros(1)))
-        self._unit = np.concatenate(parts)  # (n, at most 256), rows of length 1
-        self._length = np.concatenate(lengths)
-        self._centres = (centres - mean.astype(np.float32)) @ matrix
-        self._y = y
+        self._matrix = np.random.default_rng(0).standard_normal(shape, np.float32)
+        self._matrix /= np.float32(np.sqrt(shape[1]))
+        self._mean = mean.astype(np.float32)
+        self._centres = (centres - self._mean) @ self._matrix
+        self._vectors, self._y = vectors, y
 
     def neighbours(
         self, held_out: np.ndarray, count: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-        """Some of ``held_out`` (rows,), the ``count`` nearest to each in no order, and cosines.
+    ) -> Iterator[tuple[np.ndarray, _Neighbours]]:
+        """Some of ``held_out`` (rows,), and the ``count`` nearest to each."""
+        if not len(held_out):
+            return
+        own = np.concatenate(list(self._projected(held_out)))
+        parts = blocks_of(len(held_out), max(1, _BLOCK_CELLS // min(len(self._y), _SEARCHED)))
+        found: list[_Neighbours | None] = [None] * len(parts)
+        start = 0
+        for others in self._searched():
+            lengths = _lengths(others)
+            unit = others / np.maximum(lengths, _TINY)
+            for i, part in enumerate(parts):
+                near = self._nearest(held_out[part], own[part], start, unit, lengths, count)
+                before = found[i]
+                found[i] = near if before is None else before.nearer_of(near, count)
+            start += len(others)
+        for part, neighbours in zip(parts, found, strict=True):
+            assert neighbours is not None
+            yield held_out[part], neighbours
 
-        (rows, count) each: row numbers, cosines from the mean of all, and cosines from the
-        centre of the held-out photo's label.
+    def _nearest(
+        self,
+        rows: np.ndarray,
+        own: np.ndarray,
+        start: int,
+        unit: np.ndarray,
+        lengths: np.ndarray,
+        count: int,
+    ) -> _Neighbours:
+        """Those of ``rows``, projected to ``own``, among some from ``start``.
+
+        These are ``unit`` (k, at most 256), rows of length 1, and ``lengths`` (k, 1).
         """
-        block = max(1, _BLOCK_CELLS // len(self._unit))
-        for start in range(0, len(held_out), block):
-            rows = held_out[start : start + block]
-            cosines = product(self._unit[rows], self._unit.T)
-            cosines[np.arange(len(rows)), rows] = -2.0
-            nearest = largest(cosines, count)
-            centre = self._centres[self._y[rows]]
-            own = _normalised(self._unit[rows] * self._length[rows, None] - centre, np.zeros(1))
-            others = self._unit[nearest] * self._length[nearest][:, :, None] - centre[:, None]
-            others /= np.maximum(np.linalg.norm(others, axis=2, keepdims=True), _TINY)
-            in_label = np.einsum("rd,rkd->rk", own, others)
-            yield rows, nearest, np.take_along_axis(cosines, nearest, axis=1), in_label
+        cosines = product(_normalised(own, np.zeros(1)), unit.T)
+        here = rows - start
+        of_others = np.flatnonzero((here >= 0) & (here < len(unit)))
+        cosines[of_others, here[of_others]] = -2.0  # itself
+        nearest = largest(cosines, min(count, len(unit)))
+        centre = self._centres[self._y[rows]]
+        of_own = _normalised(own - centre, np.zeros(1))
+        others = unit[nearest] * lengths[nearest] - centre[:, None]
+        others /= np.maximum(np.linalg.norm(others, axis=2, keepdims=True), _TINY)
+        in_label = np.einsum("rd,rkd->rk", of_own, others)
+        return _Neighbours(start + nearest, np.take_along_axis(cosines, nearest, axis=1), in_label)
+
+    def _searched(self) -> Iterator[np.ndarray]:
+        """All photos in their order, projected, about `_SEARCHED` at a time."""
+        parts: list[np.ndarray] = []
+        for projected in self._projected(None):
+            parts.append(projected)
+            if sum(map(len, parts)) >= _SEARCHED:
+                yield np.concatenate(parts)
+                parts = []
+        if parts:
+            yield np.concatenate(parts)
+
+    def _projected(self, rows: np.ndarray | None) -> Iterator[np.ndarray]:
+        """Those at ``rows``, or all, from the mean in at most 256 numbers each; in blocks."""
+        vectors = self._vectors if rows is None else self._vectors.select(rows)
+        return (product(x - self._mean, self._matrix) for x in blocks(vectors))
 
 
 def largest(values: np.ndarray, count: int) -> np.ndarray:
@@ -200,6 +279,12 @@ def _distance(cosines: np.ndarray) -> np.ndarray:
 
 
 def _normalised(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    z = x - mean.astype(np.float32)
-    z /= np.maximum(np.linalg.norm(z, axis=1, keepdims=True), _TINY)
+    z: np.ndarray = x - mean.astype(np.float32)
+    z /= np.maximum(_lengths(z), _TINY)
     return z
+
+
+def _lengths(x: np.ndarray) -> np.ndarray:
+    """(n, 1) of the rows of ``x``."""
+    lengths: np.ndarray = np.linalg.norm(x, axis=1, keepdims=True)
+    return lengths

@@ -1,5 +1,6 @@
 """Scores of the test images -> what they say; and all that a run or an evaluation has found."""
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import numpy as np
 from bottlenecks.builder import BadImage, CachedImage
 from retrain.data.dataset import Dataset, sample_rows
 from retrain.evaluate import (
+    Answers,
     Confusion,
     Figures,
     LabelScore,
@@ -16,16 +18,16 @@ from retrain.evaluate import (
     figures,
     most_confused,
     reliability,
-    score,
     score_labels,
 )
 from retrain.report.health import Problem
 from retrain.training.fitting import Fitted, Model
-from retrain.training.head import Head
+from retrain.training.head import Head, scored_at_once
 from retrain.training.regularisation import Search
 from retrain.training.tuned import FineTuned
 
 _GUESSES = 3
+MOST_LISTED = 10_000  # misclassified images, the most confident first; of more the number is known
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Test:
     labels: tuple[LabelScore, ...]
     confusion: np.ndarray
     most_confused: tuple[Confusion, ...]
-    misclassified: tuple[Misclassified, ...]  # the most confident first
+    misclassified: tuple[Misclassified, ...]  # the most confident first, at most `MOST_LISTED`
     reliability: tuple[tuple[float, float, int], ...]  # confidence, accuracy, images
 
     @property
@@ -67,6 +69,11 @@ class Test:
     @property
     def n(self) -> int:
         return self.score.n
+
+    @property
+    def wrong(self) -> int:
+        """How many test images got another label."""
+        return int(self.confusion.sum() - self.confusion.trace())
 
 
 @dataclass(frozen=True)
@@ -142,12 +149,17 @@ class Loss:
 def test_model(dataset: Dataset, model: Model, size: int = -1, seed: int = 0) -> Test | None:
     """Test ``model`` on ``size`` of the test images, drawn by ``seed``; on all of them for -1.
 
-    None where there are none.
+    None where there are none. Few scores are in memory at once.
     """
     if not len(dataset.testing):
         return None
     sample = dataset.testing.select(sample_of_test(len(dataset.testing), size, seed))
-    return tested(model.predict_all(sample.vectors), sample.y, sample.images, dataset.labels, seed)
+    tally = Tally(dataset.labels, seed)
+    for part in scored_at_once(len(sample), len(dataset.labels)):
+        rows = np.arange(len(sample))[part]
+        probabilities = model.predict_all(sample.vectors.select(rows))
+        tally.add(probabilities, sample.y[part], sample.images[part])
+    return tally.test()
 
 
 def sample_of_test(n: int, size: int, seed: int) -> np.ndarray:
@@ -155,32 +167,44 @@ def sample_of_test(n: int, size: int, seed: int) -> np.ndarray:
     return sample_rows(n, size, np.random.default_rng((seed, 2)))
 
 
-def tested(
-    probabilities: np.ndarray,
-    y: np.ndarray,
-    images: Sequence[CachedImage],
-    labels: Sequence[str],
-    seed: int = 0,
-) -> Test:
-    """``probabilities`` (n, C) of n ``images`` against their labels ``y`` (n,); n > 0."""
-    predicted = probabilities.argmax(axis=1)
-    confidence = probabilities.max(axis=1)
-    wrong = np.flatnonzero(predicted != y)
-    matrix = confusion_matrix(probabilities, y)
+class Tally:
+    """Scores of test images, some at a time -> what all of them say.
 
-    def misclassified(row: int) -> Misclassified:
-        best = np.argsort(-probabilities[row], kind="stable")[:_GUESSES]
-        guesses = ((labels[i], float(probabilities[row, i])) for i in best)
-        return Misclassified(images[row], tuple(guesses))
+    Kept are a few numbers of each image, and of the misclassified the `MOST_LISTED` most confident.
+    """
 
-    return Test(
-        score=score(probabilities, y),
-        figures=figures(probabilities, y, seed),
-        labels=tuple(score_labels(probabilities, y, labels)),
-        confusion=matrix,
-        most_confused=tuple(most_confused(matrix, labels)),
-        misclassified=tuple(
-            misclassified(row) for row in wrong[np.argsort(-confidence[wrong], kind="stable")]
-        ),
-        reliability=tuple(reliability(probabilities, y)),
-    )
+    def __init__(self, labels: Sequence[str], seed: int = 0) -> None:
+        self._labels, self._seed = labels, seed
+        self._answers: list[Answers] = []
+        self._n = 0
+        # A heap: confidence, minus how many images came before, the image; the first goes first.
+        self._wrong: list[tuple[float, int, Misclassified]] = []
+
+    def add(self, probabilities: np.ndarray, y: np.ndarray, images: Sequence[CachedImage]) -> None:
+        """``probabilities`` (n, C) of n ``images`` against their labels ``y`` (n,)."""
+        answers = Answers.of(probabilities, y)
+        self._answers.append(answers)
+        for row in np.flatnonzero(~answers.right).tolist():
+            confidence = float(answers.confidence[row])
+            is_full = len(self._wrong) == MOST_LISTED
+            if is_full and confidence <= self._wrong[0][0]:
+                continue
+            best = np.argsort(-probabilities[row], kind="stable")[:_GUESSES]
+            guesses = tuple((self._labels[i], float(probabilities[row, i])) for i in best)
+            put = heapq.heappushpop if is_full else heapq.heappush
+            put(self._wrong, (confidence, -self._n - row, Misclassified(images[row], guesses)))
+        self._n += len(y)
+
+    def test(self) -> Test:
+        """What they say; of one image or more."""
+        answers = Answers.joined(self._answers)
+        matrix = confusion_matrix(answers, len(self._labels))
+        return Test(
+            score=answers.score,
+            figures=figures(answers, self._seed),
+            labels=tuple(score_labels(answers, self._labels)),
+            confusion=matrix,
+            most_confused=tuple(most_confused(matrix, self._labels)),
+            misclassified=tuple(wrong for _, _, wrong in sorted(self._wrong, reverse=True)),
+            reliability=tuple(reliability(answers)),
+        )

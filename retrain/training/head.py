@@ -23,6 +23,8 @@ _IN_CACHE = 2**16  # logits that a core works on at once: 256 KB
 _LEAST_SHARED = (
     2**20
 )  # logits from which threads share them: their exponentials take 1 ms of a core
+# Scores that are in memory at once, 128 MB, and rows that they are of: 256 MB of bottlenecks.
+_CELLS, _SCORED_ROWS = 2**25, 2**15
 # Training vectors that the mean and the deviation are taken over; of more, a sample this large
 # gives the deviation within 0.4 % (its standard error is 1 / sqrt(2 n)).
 STANDARDISATION_ROWS = 2**15
@@ -267,6 +269,11 @@ class Fit:
     def model(self) -> Head:
         """The same on raw vectors."""
         return self.snapshot().head
+
+
+def scored_at_once(n: int, classes: int) -> list[slice]:
+    """Parts of n rows, each of which has few enough scores (rows, classes) to hold them."""
+    return blocks_of(n, max(1, min(_SCORED_ROWS, _CELLS // classes)))
 
 
 def truncated_normal(

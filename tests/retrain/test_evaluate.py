@@ -7,21 +7,37 @@ from sklearn.metrics import confusion_matrix as sklearn_matrix
 
 from retrain import evaluate
 from retrain.evaluate import (
+    Answers,
     Confusion,
+    Figures,
     LabelScore,
     Outcomes,
     cells,
-    confusion_matrix,
-    figures,
     most_confused,
     most_mistaken,
-    reliability,
     score,
-    score_labels,
     standard_error,
 )
 
 LABELS = ("ant", "bee", "cat", "dog")
+
+
+def figures(probabilities: np.ndarray, y: np.ndarray, seed: int = 0) -> Figures:
+    return evaluate.figures(Answers.of(probabilities, y), seed)
+
+
+def score_labels(
+    probabilities: np.ndarray, y: np.ndarray, labels: tuple[str, ...]
+) -> list[LabelScore]:
+    return evaluate.score_labels(Answers.of(probabilities, y), labels)
+
+
+def confusion_matrix(probabilities: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return evaluate.confusion_matrix(Answers.of(probabilities, y), probabilities.shape[1])
+
+
+def reliability(probabilities: np.ndarray, y: np.ndarray) -> list[tuple[float, float, int]]:
+    return evaluate.reliability(Answers.of(probabilities, y))
 
 
 def predictions(n: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from bottlenecks.store import vectors
 from bottlenecks.store.vectors import InMemory, OnDisk
 from retrain import learning, trainer
 from retrain.config import Config
-from retrain.evaluate import confusion_matrix, figures, most_confused, score, score_labels
+from retrain.evaluate import Answers, confusion_matrix, figures, most_confused, score, score_labels
 from retrain.report.events import EventFile
 from retrain.trainer import train
 from retrain.training.fitting import find_temperature
@@ -54,9 +54,10 @@ def test_the_test_figures_are_those_of_the_head_on_the_test_set(again: Again) ->
     assert test is not None
     assert test.score == score(probabilities, testing.y)
     assert (test.accuracy, test.n) == (test.score.accuracy, len(testing))
-    assert test.figures == figures(probabilities, testing.y, seed=5)
-    assert list(test.labels) == score_labels(probabilities, testing.y, labels)
-    np.testing.assert_array_equal(test.confusion, confusion_matrix(probabilities, testing.y))
+    answers = Answers.of(probabilities, testing.y)
+    assert test.figures == figures(answers, seed=5)
+    assert list(test.labels) == score_labels(answers, labels)
+    np.testing.assert_array_equal(test.confusion, confusion_matrix(answers, len(labels)))
 
 
 def shuffled_dataset(root: Path, per_label: int) -> Path:

@@ -69,7 +69,7 @@ def of_labels(per_label: int, labels: int) -> np.ndarray:
 
 def examined(folds: int | None, dataset: Dataset) -> list[Problem]:
     """All problems, with as many parts as `retrain.train` would take."""
-    return examine(dataset, count_folds(different_images(dataset), folds))
+    return list(examine(dataset, count_folds(different_images(dataset), folds)).problems)
 
 
 def of_kind(problems: Iterable[Problem], kind: str) -> list[Problem]:
@@ -341,7 +341,7 @@ def test_problems_are_in_the_order_of_the_kinds() -> None:
 
 
 def test_the_same_seed_gives_the_same_table() -> None:
-    tables = [table(examine(flipped(0.05)[0], 5, seed=4)) for _ in range(2)]
+    tables = [table(examine(flipped(0.05)[0], 5, seed=4).problems) for _ in range(2)]
     assert tables[0] == tables[1]
     assert tables[0].count("\n") > 20
 
