@@ -28,7 +28,7 @@ from retrain.texts import (
     ready_made,
     result_text,
 )
-from retrain.training.fitting import Evaluation
+from retrain.training.fitting import MAX_VALIDATION, Evaluation
 from retrain.training.regularisation import Search
 from retrain.training.tuned import FineTuned
 
@@ -81,9 +81,11 @@ class Console(Listener):
     def split(self, dataset: Dataset) -> None:
         config = self._config
         of_each = f" and {config.variants} variants of each" if config.distorts else ""
+        validation = len(dataset.validation)
+        drawn = f"{MAX_VALIDATION} of " if validation > MAX_VALIDATION else ""
         print(
             f"\nTraining on {len(dataset.training)} images{of_each}, validating on "
-            f"{len(dataset.validation)}, testing on {len(dataset.testing)}."
+            f"{drawn}{validation}, testing on {len(dataset.testing)}."
         )
         if dataset.left_out:
             what = "images whose copy or group is" if self._config.group_by else "copies of images"
@@ -96,13 +98,15 @@ class Console(Listener):
     def searched(self, search: Search) -> None:
         self._rows_are_there()
         if self._config.tune:
-            print("\n     L2   cross-entropy of images not seen")
+            print(f"\n     L2   cross-entropy of images not seen, {search.images} in all")
             for trial in search.trials:
                 mark = "   taken" if trial.l2 == search.l2 else ""
                 print(f"{trial.l2:>7.3g}   {trial.cross_entropy:>32.4f}{mark}")
         elif search.times_the_usual != 1:
             times = f"{search.times_the_usual:.2g} times"
-            print(f"Regularisation: {times} the usual, by cross-validation.")
+            print(
+                f"Regularisation: {times} the usual, by cross-validation of {search.images} images."
+            )
 
     def evaluated(self, evaluation: Evaluation) -> None:
         self._evaluations += 1
@@ -217,7 +221,8 @@ class Console(Listener):
         self._is_written()
         lines = []
         if result.problems is not None:
-            lines += problems_lines(result.problems, shown(self._config.data_health_path))
+            path = shown(self._config.data_health_path)
+            lines += problems_lines(result.problems, path, result.samples)
         if self._config.report_dir is not None:
             lines.append(f"report  {shown(Path(self._config.report_dir) / REPORT_FILE)}")
         if lines:

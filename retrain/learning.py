@@ -25,6 +25,7 @@ from retrain.training.fitting import (
     Fitted,
     Model,
     Trainable,
+    calibration_images,
     find_temperature,
     fit_head,
 )
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 class Learned:
     """The ``model`` that is exported, the ``network`` below its head, and how it came about.
 
+    The temperature was found by ``calibrated_by`` validation images, 0 unless it was looked for.
     Where fine-tuning was tried, ``head`` is the model that it was to beat, and ``at_cut`` the data
     set whose rows the other one takes.
     """
@@ -51,6 +53,7 @@ class Learned:
     fitted: Fitted
     searched: Search | None
     temperature: float
+    calibrated_by: int = 0
     fine_tuned: FineTuned | None = None
     at_cut: Dataset | None = None
     head: Head | None = None
@@ -133,11 +136,12 @@ class _Run:
 
         l2 = None if searched is None else searched.l2
         fitted = fit_head(config, dataset, l2, on_evaluation, on_step)
-        model, temperature = fitted.model, 1.0
+        model, temperature, calibrated_by = fitted.model, 1.0, 0
         if config.calibrate and len(dataset.validation):
-            temperature = find_temperature(model, dataset.validation)
+            images = calibration_images(dataset.validation, len(dataset.labels), config.seed)
+            temperature, calibrated_by = find_temperature(model, images), len(images)
             model = model.at_temperature(temperature)
-        return Learned(model, self.extractor.frozen, fitted, searched, temperature)
+        return Learned(model, self.extractor.frozen, fitted, searched, temperature, calibrated_by)
 
     def fine_tune(self, cut: str, dataset: Dataset, before: Learned) -> Learned:
         """Train what is above ``cut`` too, from the head that is there."""
@@ -190,7 +194,11 @@ class _Run:
             return learned
         assert isinstance(model, UpperLayers)
         return dataclasses.replace(
-            learned, model=model, network=model.network(), temperature=fine_tuned.temperature
+            learned,
+            model=model,
+            network=model.network(),
+            temperature=fine_tuned.temperature,
+            calibrated_by=len(fine_tuned.fitted.losses),
         )
 
     def summarise(self, evaluation: Evaluation, weights: np.ndarray) -> None:

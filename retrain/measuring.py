@@ -27,7 +27,7 @@ from retrain.data.groups import check_groups, members_of
 from retrain.data.matching import match
 from retrain.data.split import Member, split
 from retrain.report import writing
-from retrain.report.results import Measurement, Tally, sample_of_test
+from retrain.report.results import Measurement, Tally, sample_of_test, samples_of
 
 if TYPE_CHECKING:
     from retrain.engines.engine import Engine
@@ -209,6 +209,7 @@ class _Measuring:
             test=tally.test(),
             failed=tuple(failed),
             copies=measured - len(contents),
+            samples=samples_of(test=(total, choice.available)),
         )
 
     def _batches(self) -> Generator[tuple[list[_Read], list[BadImage]], None, None]:

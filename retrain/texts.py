@@ -15,7 +15,7 @@ from retrain.evaluate import Confusion, Figure, Figures, LabelScore, Score
 from retrain.export.formats import wanted
 from retrain.export.graph_spec import FINAL_NODE
 from retrain.report.health import KINDS, Problem
-from retrain.report.results import Loss, Measurement, Test, TrainingResult
+from retrain.report.results import Loss, Measurement, Sample, Test, TrainingResult
 from retrain.training.tuned import FineTuned
 
 if TYPE_CHECKING:
@@ -179,6 +179,8 @@ def _test_lines(test: Test, shows_misclassified: bool) -> list[str]:
     if shows_misclassified:
         lines += ["", "=== MISCLASSIFIED TEST IMAGES ==="]
         lines += [f"{shown(m.image.path):>70}  {m.predicted}" for m in test.misclassified]
+        if more := test.wrong - len(test.misclassified):
+            lines.append(f"... and {more} more, given with less confidence")
     return [
         *lines,
         "",
@@ -199,7 +201,8 @@ def _kept(config: Config, result: TrainingResult) -> list[str]:
             f"Kept step {fitted.step}: the validation set shows that it is better than the last."
         )
     if config.calibrate:
-        lines.append(f"Calibrated: logits divided by {result.temperature:.3f}.")
+        by = _sampled(result.samples.get("calibration"), "validation images", ", by ")
+        lines.append(f"Calibrated: logits divided by {result.temperature:.3f}{by}.")
     if result.fine_tuned is not None:
         lines += _verdict(result, result.fine_tuned)
     return ["", *lines] if lines else []
@@ -255,13 +258,22 @@ def _confused(confusions: Sequence[Confusion]) -> list[str]:
     return [*lines, ""]
 
 
-def problems_lines(problems: Sequence[Problem], path: str) -> list[str]:
+def problems_lines(
+    problems: Sequence[Problem], path: str, samples: Mapping[str, Sample]
+) -> list[str]:
     counts = Counter(problem.kind for problem in problems)
+    drawn = _sampled(samples.get("near leaks"), "held-out images", "        near leaks of ")
+    of_some = [drawn] if drawn else []
     if not counts:
-        return ["data health: nothing found", ""]
+        return ["data health: nothing found", *of_some, ""]
     lines = ["data health"]
     lines += [f"{counts[kind]:>6}  {kind}: {KINDS[kind]}" for kind in KINDS if counts[kind]]
-    return [*lines, f"        listed in {path}", ""]
+    return [*lines, *of_some, f"        listed in {path}", ""]
+
+
+def _sampled(sample: Sample | None, what: str, before: str) -> str:
+    """Of how many something is; nothing where it is of all."""
+    return "" if sample is None else f"{before}{sample.drawn} of {sample.available} {what}"
 
 
 def _label_table(scores: Sequence[LabelScore]) -> list[str]:

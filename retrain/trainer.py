@@ -20,7 +20,7 @@ from retrain.plan import checked_folder
 from retrain.quantised import compare
 from retrain.report import writing
 from retrain.report.health import count_folds, different_images, examine, table
-from retrain.report.results import TrainingResult, test_model
+from retrain.report.results import TrainingResult, samples_of, test_model
 from retrain.report.summaries import Summaries
 from retrain.training.devices import is_chief, strategy_for
 
@@ -87,7 +87,12 @@ def train(
             listener.trained(result)
             if config.checks_data_health:
                 health = examine(dataset, folds, config.seed)
-                result = dataclasses.replace(result, problems=health.problems)
+                near_leaks = samples_of(near_leaks=(health.compared, health.held_out))
+                result = dataclasses.replace(
+                    result,
+                    problems=health.problems,
+                    samples={**result.samples, **near_leaks},
+                )
             _write_report(config, result)
             export_others(config, classifier, listener.exporting)
             if config.quantize != NO_QUANTISATION:
@@ -121,6 +126,8 @@ def _kept_note(config: Config) -> str:
 
 def _result(dataset: Dataset, learned: Learned, precision: str) -> TrainingResult:
     """What was made, before it is tested."""
+    training, validation = len(dataset.training), len(dataset.validation)
+    searched_by = 0 if learned.searched is None else learned.searched.images
     return TrainingResult(
         labels=dataset.labels,
         images=dataset.counts,
@@ -132,6 +139,11 @@ def _result(dataset: Dataset, learned: Learned, precision: str) -> TrainingResul
         problems=None,
         fine_tuned=learned.fine_tuned,
         precision=precision,
+        samples=samples_of(
+            regularisation=(searched_by, training),
+            validation=(len(learned.fitted.losses), validation),
+            calibration=(learned.calibrated_by, validation),
+        ),
     )
 
 
@@ -140,12 +152,21 @@ def _tested(
 ) -> TrainingResult:
     """``result`` with what the test images say."""
     size, seed = config.test_batch_size, config.seed
+    before = after = None
     if learned.fine_tuned is None or learned.head is None or learned.at_cut is None:
-        return dataclasses.replace(result, test=test_model(dataset, learned.model, size, seed))
-    before = test_model(dataset, learned.head, size, seed)
-    after = test_model(learned.at_cut, learned.fine_tuned.fitted.model, size, seed)
-    test = after if learned.fine_tuned.is_taken else before
-    return dataclasses.replace(result, test=test, test_before=before, test_after=after)
+        test = test_model(dataset, learned.model, size, seed)
+    else:
+        before = test_model(dataset, learned.head, size, seed)
+        after = test_model(learned.at_cut, learned.fine_tuned.fitted.model, size, seed)
+        test = after if learned.fine_tuned.is_taken else before
+    drawn = samples_of(test=(0 if test is None else test.n, len(dataset.testing)))
+    return dataclasses.replace(
+        result,
+        test=test,
+        test_before=before,
+        test_after=after,
+        samples={**result.samples, **drawn},
+    )
 
 
 def _write_report(config: Config, result: TrainingResult) -> None:

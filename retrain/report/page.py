@@ -17,7 +17,7 @@ from bottlenecks.photos.reading import file_bytes
 from retrain.evaluate import cells
 from retrain.report import plots
 from retrain.report.health import KINDS, Problem
-from retrain.report.results import Measurement, Test, TrainingResult
+from retrain.report.results import SAMPLES, Measurement, Test, TrainingResult
 from retrain.report.settings import (
     CURVES,
     DATA_HEALTH_FILE,
@@ -75,6 +75,7 @@ def metrics(settings: Mapping[str, Any], result: TrainingResult | Measurement) -
         **(_of_training(result) if isinstance(result, TrainingResult) else _OF_NO_TRAINING),
         "test": None if result.test is None else _of_test(result.test),
         "data_health": _of_health(_problems(result)),
+        "samples": {name: dataclasses.asdict(sample) for name, sample in result.samples.items()},
     }
 
 
@@ -131,6 +132,7 @@ def _of_test(test: Test) -> dict[str, Any]:
             dict(zip(("confidence", "accuracy", "n"), point, strict=True))
             for point in test.reliability
         ],
+        "wrong": test.wrong,
         "misclassified": [
             {
                 "path": shown(m.image.path),
@@ -177,6 +179,10 @@ def html(
         most_bad=_MOST_BAD,
         most_labels=_MOST_LABELS,
         most_few=_MOST_FEW,
+        samples=[
+            SAMPLES[name].format(sample.drawn, sample.available)
+            for name, sample in result.samples.items()
+        ],
         draws_some=len(result.labels) > plots.LABELS_LEGIBLE,
         metrics_file=METRICS_FILE,
         kinds={kind: (text, _of_kind(problems or (), kind)) for kind, text in KINDS.items()},

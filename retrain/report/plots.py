@@ -68,10 +68,12 @@ def confusion(matrix: np.ndarray, labels: Sequence[str]) -> bytes:
 
     Of more labels, at most `MOST_LABELS` that are mistaken for each other most.
     """
-    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    images = matrix.sum(axis=1, keepdims=True)
     if len(labels) > LABELS_LEGIBLE:
         chosen = most_mistaken(matrix, MOST_LABELS) or list(range(MOST_LABELS))
-        share, labels = share[np.ix_(chosen, chosen)], [labels[i] for i in chosen]
+        matrix, images = matrix[np.ix_(chosen, chosen)], images[chosen]
+        labels = [labels[i] for i in chosen]
+    share = matrix / np.maximum(images, 1)
     count = len(labels)
     few = count <= _LEGIBLE
     side = min(max(2.2, 0.6 * count), 8.0) if few else min(0.13 * count + 1, 24.0)

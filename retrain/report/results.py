@@ -1,8 +1,8 @@
 """Scores of the test images -> what they say; and all that a run or an evaluation has found."""
 
 import heapq
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -28,6 +28,24 @@ from retrain.training.tuned import FineTuned
 
 _GUESSES = 3
 MOST_LISTED = 10_000  # misclassified images, the most confident first; of more the number is known
+
+
+# What may be of a sample of the images that there are, and how it is said.
+SAMPLES = {
+    "regularisation": "the strength of the regularisation was chosen by {} of {} training images",
+    "validation": "each evaluation while training is of {} of {} validation images",
+    "calibration": "the scores were scaled by {} of {} validation images",
+    "test": "the test is of {} of {} test images",
+    "near leaks": "near leaks were looked for among {} of {} held-out images",
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """So many images ``drawn`` of those that were ``available``."""
+
+    drawn: int
+    available: int
 
 
 @dataclass(frozen=True)
@@ -83,7 +101,8 @@ class TrainingResult:
 
     ``model`` is what was exported and tested: the ``fitted`` head, or what ``fine_tuned`` has of
     it. Where that was tried, ``test_before`` is the head's own, and ``test_after`` the other's,
-    whichever of them ``test`` is.
+    whichever of them ``test`` is. ``samples`` has those of `SAMPLES` that were of fewer images than
+    there are.
     """
 
     labels: tuple[str, ...]
@@ -98,6 +117,7 @@ class TrainingResult:
     test_before: Test | None = None
     test_after: Test | None = None
     precision: str = ""  # that the network has computed in; empty for a stand-in
+    samples: Mapping[str, Sample] = field(default_factory=dict)
 
     @property
     def head(self) -> Head:
@@ -111,7 +131,7 @@ class Measurement:
 
     ``set`` is what was measured of the folder, or "all". ``labels`` are the classifier's, with what
     is not printable escaped; ``failed`` the images that could not be read, ``copies`` counts those
-    with the content of another one, which count too.
+    with the content of another one, which count too. ``samples`` are as in a `TrainingResult`.
     """
 
     graph: str
@@ -121,6 +141,7 @@ class Measurement:
     test: Test
     failed: tuple[BadImage, ...]
     copies: int
+    samples: Mapping[str, Sample] = field(default_factory=dict)
 
     @property
     def without_images(self) -> list[str]:
@@ -160,6 +181,15 @@ def test_model(dataset: Dataset, model: Model, size: int = -1, seed: int = 0) ->
         probabilities = model.predict_all(sample.vectors.select(rows))
         tally.add(probabilities, sample.y[part], sample.images[part])
     return tally.test()
+
+
+def samples_of(**of_each: tuple[int, int]) -> dict[str, Sample]:
+    """Those of ``of_each``, images drawn and available, that are samples indeed."""
+    return {
+        name.replace("_", " "): Sample(drawn, available)
+        for name, (drawn, available) in of_each.items()
+        if 0 < drawn < available
+    }
 
 
 def sample_of_test(n: int, size: int, seed: int) -> np.ndarray:

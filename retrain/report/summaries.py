@@ -12,13 +12,14 @@ from PIL import Image
 
 from bottlenecks.errors import OutputError, one_line, shown
 from bottlenecks.network.messages import message
-from retrain.evaluate import Score
+from retrain.evaluate import Score, most_mistaken
 from retrain.report.events import EventFile
 from retrain.report.settings import SUMMARIES
 from retrain.training.fitting import Evaluation
 
 _BUCKETS = 30  # of a histogram
 _CONFUSION_PIXELS = 500  # about how wide the picture is
+_MOST_CELLS = 2**21  # of the picture: up to 1448 labels; of more, as many as it is wide
 
 
 class Summaries:
@@ -71,8 +72,16 @@ class Summaries:
         self._write(name, step, tag="cross_entropy", simple_value=score.cross_entropy)
 
     def add_confusion(self, step: int, matrix: np.ndarray) -> None:
-        """Write the confusion matrix (C, C) of the test as a picture: dark is many of a row."""
-        share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        """Write the confusion matrix (C, C) of the test as a picture: dark is many of a row.
+
+        Of thousands of labels it has those that are mistaken for each other most.
+        """
+        images, tag = matrix.sum(axis=1, keepdims=True), "confusion_matrix_of_the_test"
+        if matrix.size > _MOST_CELLS:
+            chosen = most_mistaken(matrix, _CONFUSION_PIXELS) or list(range(_CONFUSION_PIXELS))
+            tag += f"_{len(chosen)}_of_{len(matrix)}_labels"
+            matrix, images = matrix[np.ix_(chosen, chosen)], images[chosen]
+        share = matrix / np.maximum(images, 1)
         scale = max(1, _CONFUSION_PIXELS // len(matrix))
         pixels = np.kron(255 - np.round(share * 255), np.ones((scale, scale))).astype(np.uint8)
         png = io.BytesIO()
@@ -83,7 +92,7 @@ class Summaries:
             colorspace=1,
             encoded_image_string=png.getvalue(),
         )
-        self._write("validation", step, tag="confusion_matrix_of_the_test", image=image)
+        self._write("validation", step, tag=tag, image=image)
 
     def _histogram(self, values: np.ndarray) -> Any:
         counts, edges = np.histogram(values, bins=_BUCKETS)

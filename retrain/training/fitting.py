@@ -17,6 +17,8 @@ from retrain.training.head import Fit, Head, label_weights, softmax
 from retrain.training.settings import LEARNING_RATES, TrainingSettings
 
 MAX_VALIDATION = 4096  # images that the loss of a step is taken over
+# Scores of validation images that the temperature is found by, and images.
+_CALIBRATION_CELLS, MAX_CALIBRATION = 2**25, 2**16
 # The validation set tells one step from another by this many standard errors of the mean difference
 # of its losses. It is asked of many steps, so one is not enough: the best of 100 is ahead of the
 # last by so much by chance in one fit of four on 600 flower photos (and is worse), by two in one of
@@ -285,6 +287,15 @@ def fit_head(
         kept = loop.kept(takes_best=settings.head_recipe != "classic")
     evaluations = tuple(loop.evaluations)
     return Fitted(kept.model.head, kept.step, loop.step, fit.l2, kept.losses, evaluations)
+
+
+def calibration_images(validation: Subset, classes: int, seed: int) -> Subset:
+    """The validation images that the temperature is found by, drawn by ``seed`` where many.
+
+    Their scores (n, ``classes``) are all in memory.
+    """
+    most = max(MAX_VALIDATION, min(MAX_CALIBRATION, _CALIBRATION_CELLS // classes))
+    return validation.sample(most, np.random.default_rng((seed, 13)))
 
 
 def find_temperature(model: Model, subset: Subset) -> float:

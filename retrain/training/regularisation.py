@@ -44,11 +44,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Search:
-    """The ``trials`` of a cross-validation, and the strength ``l2`` that it chose."""
+    """The ``trials`` of a cross-validation, and the strength ``l2`` that it chose.
+
+    It was of so many ``images`` of those that are trained on.
+    """
 
     trials: tuple[Trial, ...]
     l2: float
     times_the_usual: float
+    images: int
 
 
 def search(
@@ -89,7 +93,7 @@ def search(
     chosen = _nearest_of_the_best(losses, units[folds.judged])
     usual = usual_l2(classes, len(training))
     trials = tuple(Trial(usual * factor, float(losses[factor].mean())) for factor in tried)
-    return Search(trials, usual * chosen, chosen)
+    return Search(trials, usual * chosen, chosen, len(rows))
 
 
 def _nearest_of_the_best(losses: Mapping[float, np.ndarray], units: np.ndarray) -> float:

@@ -1,6 +1,7 @@
 """python -m retrain: what a user types and sees."""
 
 import dataclasses
+import json
 import os
 import re
 import shlex
@@ -15,7 +16,10 @@ import pytest
 
 import bottlenecks.cli
 import retrain.cli
+from retrain import console
+from retrain.report import near, results
 from retrain.texts import result_text
+from retrain.training import fitting, regularisation
 from retrain.training.head import usual_l2
 from tests.conftest import ROOT, Call, Run, Trained, assert_one_error_line, make_dataset, photo
 from tests.standin import StandIn
@@ -333,6 +337,44 @@ def test_what_was_kept_tuned_and_calibrated_is_shown(call: Call, confusing: Path
     assert min(losses, key=losses.__getitem__) == last - 40
     (temperature,) = re.findall(r"^Calibrated: logits divided by (\S+)\.$", out, re.MULTILINE)
     assert 0.05 <= float(temperature) <= 20
+
+
+def test_what_is_of_a_sample_is_said_to_be(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = make_dataset(tmp_path / "Dataset", per_label=30)
+    for i in range(30):  # cannot be told from yellow
+        photo((200, 200, 0), 100 + i).save(dataset / "cyan" / f"cyan_{i:03}.jpg")
+    monkeypatch.setattr(fitting, "MAX_VALIDATION", 5)
+    monkeypatch.setattr(console, "MAX_VALIDATION", 5)
+    monkeypatch.setattr(fitting, "MAX_CALIBRATION", 6)
+    monkeypatch.setattr(regularisation, "QUICK_CELLS", 3 * 16**2)
+    monkeypatch.setattr(near, "MOST_PAIRS", 7 * 90)
+    monkeypatch.setattr(results, "MOST_LISTED", 2)
+    shares = {"testing_percentage": 40, "validation_percentage": 20, "test_batch_size": 25}
+    flags = train_flags(dataset, calibrate=True, report_dir="report", **shares)
+    flags.append("--print_misclassified_test_images")
+    out = call(retrain.cli.main, *flags, extractor=StandIn()).stdout
+    sizes = re.search(
+        r"^Training on (\d+) .* on 5 of (\d+), testing on (\d+)\.$", out, re.MULTILINE
+    )
+    assert sizes is not None
+    training, validation, testing = map(int, sizes.groups())
+    for line in (
+        rf"^Calibrated: logits divided by \S+, by 6 of {validation} validation images\.$",
+        rf"^ +near leaks of 7 of {validation + testing} held-out images$",
+        r"^\.\.\. and \d+ more, given with less confidence$",
+    ):
+        assert re.search(line, out, re.MULTILINE), (line, out)
+    written = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    assert written["samples"] == {
+        "regularisation": {"drawn": 16, "available": training},
+        "validation": {"drawn": 5, "available": validation},
+        "calibration": {"drawn": 6, "available": validation},
+        "test": {"drawn": 25, "available": testing},
+        "near leaks": {"drawn": 7, "available": validation + testing},
+    }
+    assert len(written["test"]["misclassified"]) == 2 < written["test"]["wrong"]
 
 
 def test_what_was_not_done_is_not_shown(call: Call, dataset: Path) -> None:

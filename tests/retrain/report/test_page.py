@@ -19,7 +19,7 @@ from retrain.config import Config, MeasureConfig
 from retrain.evaluate import Confusion, LabelScore
 from retrain.report.health import Problem, table
 from retrain.report.page import html, metrics, write_report
-from retrain.report.results import Measurement, Misclassified, TrainingResult
+from retrain.report.results import SAMPLES, Measurement, Misclassified, Sample, TrainingResult
 from retrain.report.results import Test as Tested
 from retrain.report.settings import DATA_HEALTH_FILE, METRICS_FILE, REPORT_FILE
 from tests.conftest import COLOURS, Call, Trained, make_dataset, photo, train_colours
@@ -97,6 +97,33 @@ def test_the_precision_of_the_network_is_in_both(reported: Trained) -> None:
     assert metrics(settings, result)["precision"] == "int8"
     assert "The network computed in int8." in html(settings, result, NO_PICTURES)
     assert "The network computed in" not in page(reported)
+
+
+def test_samples_are_told_of(reported: Trained) -> None:
+    settings = dataclasses.asdict(reported.config)
+    assert reported.result.samples == {}
+    assert metrics(settings, reported.result)["samples"] == {}
+    assert "drawn by --seed" not in Page(page(reported)).text
+    samples = {name: Sample(1000 + i, 50_000) for i, name in enumerate(SAMPLES)}
+    result = dataclasses.replace(reported.result, samples=samples)
+    written = metrics(settings, result)["samples"]
+    assert written["near leaks"] == {"drawn": 1004, "available": 50_000}
+    assert set(written) == set(SAMPLES)
+    text = Page(html(settings, result, NO_PICTURES)).text
+    assert "near leaks were looked for among 1004 of 50000 held-out images" in text
+    assert "each evaluation while training is of 1001 of 50000 validation images" in text
+
+
+def test_mistakes_that_are_not_listed_are_counted(reported: Trained) -> None:
+    settings, test = dataclasses.asdict(reported.config), the_test(reported.result)
+    assert test.wrong == len(test.misclassified) > 3
+    some = dataclasses.replace(test, misclassified=test.misclassified[:3])
+    result = dataclasses.replace(reported.result, test=some)
+    written = metrics(settings, result)["test"]
+    assert (written["wrong"], len(written["misclassified"])) == (test.wrong, 3)
+    text = Page(html(settings, result, NO_PICTURES)).text
+    assert f"{test.wrong} of {test.n}, the most confident first, in metrics.json are 3" in text
+    assert "in metrics.json are" not in Page(page(reported)).text
 
 
 def test_the_page_needs_nothing_else(reported: Trained) -> None:

@@ -182,6 +182,25 @@ def test_the_picture_of_any_number_of_labels_has_a_dark_diagonal(
     assert (corners[~np.eye(classes, dtype=bool)] == 255).all()
 
 
+def test_of_thousands_of_labels_the_picture_has_those_that_are_mistaken_most(
+    tmp_path: Path,
+) -> None:
+    matrix = np.eye(1600, dtype=np.int64) * 3
+    mistaken = np.arange(0, 1600, 2)[:500]
+    matrix[mistaken, np.roll(mistaken, 1)] = 1
+    with Summaries(tmp_path / "some") as summaries:
+        summaries.add_confusion(1, matrix)
+    events = tensorboard(tmp_path / "some" / "validation")
+    assert events.Tags()["images"] == ["confusion_matrix_of_the_test_500_of_1600_labels"]
+    pixels = pixels_of(events)
+    assert pixels.shape == (500, 500)
+    assert (np.diag(pixels) == 255 - round(255 * 3 / 4)).all()
+    assert (np.diag(pixels, -1) == 255 - round(255 / 4)).all()
+    with Summaries(tmp_path / "right") as summaries:
+        summaries.add_confusion(1, np.eye(1600, dtype=np.int64))
+    assert pixels_of(tensorboard(tmp_path / "right" / "validation")).shape == (500, 500)
+
+
 def test_tensorboard_reads_a_training_run(tmp_path: Path) -> None:
     summaries = tmp_path / "summaries"
     (summaries / "validation").mkdir(parents=True)

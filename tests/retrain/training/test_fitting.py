@@ -15,7 +15,7 @@ from retrain.config import Config
 from retrain.data.dataset import Dataset, Subset
 from retrain.evaluate import Score, losses_of, score
 from retrain.training import fitting
-from retrain.training.fitting import Fitted, find_temperature, fit_head
+from retrain.training.fitting import Fitted, calibration_images, find_temperature, fit_head
 from retrain.training.head import Fit, Head, softmax
 from retrain.training.regularisation import search
 
@@ -335,6 +335,20 @@ def test_a_validation_set_that_is_not_large_is_read_whole(monkeypatch: pytest.Mo
     fit_head(config(), dataset)
     (rows,) = validation_rows(dataset)
     assert sorted(rows) == np.flatnonzero(dataset.set_of == "validation").tolist()
+
+
+def test_of_many_validation_images_a_sample_finds_the_temperature(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    validation = overlapping(validation=90).validation
+    assert calibration_images(validation, 3, 0) is validation
+    monkeypatch.setattr(fitting, "MAX_VALIDATION", 20)
+    for cells, images, most in ((3 * 50, 10**6, 50), (10**6, 40, 40), (3, 10**6, 20)):
+        monkeypatch.setattr(fitting, "_CALIBRATION_CELLS", cells)
+        monkeypatch.setattr(fitting, "MAX_CALIBRATION", images)
+        drawn = [calibration_images(validation, 3, seed).images for seed in (0, 0, 1)]
+        assert len({image.path for image in drawn[0]}) == most
+        assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_training_reads_no_test_image() -> None:
