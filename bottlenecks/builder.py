@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import io
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bottlenecks import atomic, machine, speeds
+from bottlenecks import machine, speeds
 from bottlenecks.config import Config
 from bottlenecks.errors import BadImageError, ImageFolderError, if_interrupted, shown
 from bottlenecks.extractors import extractor_for, name_of
@@ -25,7 +24,7 @@ from bottlenecks.photos.labels import ImageFolder, LabeledImage, scan
 from bottlenecks.photos.reading import file_bytes, in_order, pool_of
 from bottlenecks.rows import Rows
 from bottlenecks.store.cache import Cache, again_if_lost
-from bottlenecks.store.layout import BAD_IMAGES_FILE, read_own
+from bottlenecks.store.layout import BAD_IMAGES_FILE
 from bottlenecks.store.stat_index import StatIndex
 
 INDEX_SECONDS = 60.0  # that the stat index may be behind; it only saves reading
@@ -149,16 +148,14 @@ class _Build:
         """Do it; a run that fails before it has a row leaves no cache folder that it made."""
         extractor = self.extractor
         self.cache = Cache(self.config.bottleneck_dir, extractor.fingerprint, extractor.spec)
-        made = [p for p in (self.cache.folder, self.cache.folder.parent) if not p.exists()]
+        is_new = not self.cache.store.exists()
         try:
             with if_interrupted("what was computed is kept, and the same command resumes"):
                 return again_if_lost(lambda: self._run(self.cache))
         except BaseException:
-            if made:
+            if is_new:
                 with suppress(OSError):
                     self.cache.remove_if_empty()
-                    for folder in made[1:]:
-                        folder.rmdir()
             raise
 
     def _run(self, cache: Cache) -> BuildReport:
@@ -279,17 +276,16 @@ class _Build:
         if not self._bad_images_changed():
             return
         if self.failed:
-            path = self.cache.folder / BAD_IMAGES_FILE
-            atomic.write_text(path, self._bad_images_text(), follow=False)
+            self.cache.store.write(BAD_IMAGES_FILE, self._bad_images_text().encode())
         else:
-            (self.cache.folder / BAD_IMAGES_FILE).unlink(missing_ok=True)
+            self.cache.store.remove(BAD_IMAGES_FILE)
 
     def _bad_images_changed(self) -> bool:
-        path, text = self.cache.folder / BAD_IMAGES_FILE, self._bad_images_text().encode()
-        if not os.path.lexists(path) or path.is_dir():  # a folder of somebody's stays
-            return bool(self.failed)
+        store, text = self.cache.store, self._bad_images_text().encode()
         try:
-            return read_own(path, len(text)) != text
+            return store.read(BAD_IMAGES_FILE, len(text))[0] != text
+        except FileNotFoundError:
+            return bool(self.failed)
         except OSError:  # it is larger, or no file
             return True
 
@@ -331,7 +327,7 @@ class _Build:
             raise ImageFolderError(
                 f"no image of the label {lost[0]!r} can be read, for example "
                 f"{shown(example.path)} ({example.reason}); all are listed in "
-                f"{shown(self.cache.folder / BAD_IMAGES_FILE)}"
+                f"{self.cache.path_of(BAD_IMAGES_FILE)}"
             )
         return report
 

@@ -143,7 +143,7 @@ def _inspect(bottleneck_dir: str, verify: bool) -> int:
         print(f"damaged: {problem}")
     for info in infos:
         if info.set_aside:
-            print(f"{info.set_aside} *.h5.damaged set aside in {shown(info.cache.folder)}")
+            print(f"{info.set_aside} *.h5.damaged set aside in {info.cache.store.place}")
         if info.checkpoints:
             print(f"{_of_checkpoints(info.checkpoints)} in {shown(info.cache.folder)}")
     if verify and not problems:
@@ -178,10 +178,10 @@ def _prune(
         return DONE
     for cache in pruning.caches:
         sizes = [path.lstat().st_size for path in checkpoints(cache.folder)]
-        print(f"all of {shown(cache.folder)}" + (f", {_of_checkpoints(sizes)}" if sizes else ""))
+        print(f"all of {cache.store.place}" + (f", {_of_checkpoints(sizes)}" if sizes else ""))
     for cache, keys in pruning.rows:
         print(
-            f"{len(keys)} of {len(cache)} rows of {shown(cache.folder)}: no such image in "
+            f"{len(keys)} of {len(cache)} rows of {cache.store.place}: no such image in "
             f"{shown(str(image_dir))}"
         )
     for cache, paths in pruning.checkpoints:
@@ -241,15 +241,13 @@ def summary(report: "BuildReport") -> str:
         lines.append(f"copies          {report.copies:>7} (same content as another image)")
     lines += bad_lines(report.failed)
     if report.failed:
-        lines.append(
-            f"  listed in {shown(report.cache.folder / BAD_IMAGES_FILE)}, tried again next time"
-        )
+        lines.append(f"  listed in {report.cache.path_of(BAD_IMAGES_FILE)}, tried again next time")
     if report.passed_over:
         lines.append(f"passed over     {report.passed_over:>7} (hidden, or no images)")
     if report.empty_folders:
         names = ", ".join(map(shown, report.empty_folders))
         lines.append(f"no images in    {names}")
-    lines.append(f"cache           {shown(report.cache.folder)}")
+    lines.append(f"cache           {report.cache.store.place}")
     if not report.computed:
         lines.append("Nothing to compute: every image is in the cache.")
     return "\n".join(lines)

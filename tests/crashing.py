@@ -21,7 +21,7 @@ from bottlenecks.photos.decode import decode
 from bottlenecks.photos.distort import distorted, variant_keys
 from bottlenecks.photos.reading import key_of
 from bottlenecks.photos.settings import DistortionSettings
-from bottlenecks.store import lock
+from bottlenecks.store import layout, lock
 from bottlenecks.store.cache import Cache
 from bottlenecks.variants import Wanted, complete
 from tests.standin import AtCut, StandIn
@@ -94,6 +94,12 @@ class Kind(NamedTuple):
 BOTTLENECKS = Kind(build, expected_rows, StandIn())
 AT_CUT = Kind(fill_cut, expected_at_cut, AtCut())
 KINDS = pytest.mark.parametrize("kind", [BOTTLENECKS, AT_CUT], ids=["bottlenecks", "at a cut"])
+
+
+def shard_paths(cache: Cache) -> list[Path]:
+    """The shards of a cache on this disk, links to some left out."""
+    names = filter(layout.is_shard, cache.store.files())
+    return [cache.folder / name for name in names]
 
 
 def loaded(bottleneck_dir: Path, kind: Kind = BOTTLENECKS) -> Cache:

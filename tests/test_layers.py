@@ -191,7 +191,7 @@ def test_public_names_resolve_and_unknown_ones_do_not(package: str) -> None:
 def test_the_checks_see_what_they_look_for() -> None:
     """The other tests would pass if the parsing found nothing."""
     assert "bottlenecks.errors" in imports("bottlenecks.store.cache")
-    assert "bottlenecks.store.lock" in imports("bottlenecks.store.cache")  # from a room import it
+    assert "bottlenecks.store.lock" in imports("bottlenecks.store.folder")  # from a room import it
     assert "tensorflow" in imports("bottlenecks.network.tensorflow")
     assert "scipy.optimize" in imports("retrain.training.fitting")
     assert "numpy" in imports_at_module_level("retrain.training.head")

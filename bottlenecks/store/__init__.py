@@ -4,11 +4,13 @@ The modules, in the order in which data flows (each imports only from those befo
 
 ============  ==========================================================
 layout        what the files of a cache folder are called
+lock          one writer at a time
+folder        what is asked of a place for these files, and the one on a local disk
 shard         rows <-> the bytes of one HDF5 file
 catalogue     the keys of one alone, so that it need not be read
 places        key -> shard and row
-lock          one writer at a time
-cache         the shards of one fingerprint on disk
+shelf         the shards of one fingerprint: found, checked, listed
+cache         its rows: added, merged, read
 vectors       any rows of a cache, in memory or on disk
 stat_index    which files need not be read again
 housekeeping  list, verify and prune a cache folder

@@ -1,6 +1,7 @@
 """Look after a cache folder: what is in it, is it whole, remove what is no longer wanted."""
 
 import functools
+import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,19 +12,20 @@ from bottlenecks.errors import BadImageError, CacheError, DamagedShardError, sho
 from bottlenecks.photos.labels import ImageFolder, scan
 from bottlenecks.photos.reading import key_of
 from bottlenecks.row_spec import BOTTLENECK, RowSpec, image_of
-from bottlenecks.store import layout, lock, shard
+from bottlenecks.store import shard
 from bottlenecks.store.cache import Cache, again_if_lost
+from bottlenecks.store.folder import Store, read_json, read_shard
 from bottlenecks.store.layout import (
     CHECKPOINT_SECONDS,
     FOLDER_PREFIX,
+    MAX_SHARD_BYTES,
     MODEL_FILE,
     checkpoints,
     is_cache,
     is_checkpoint,
+    is_numbers,
     is_shard,
     is_vectors,
-    read_json,
-    read_shard,
 )
 from bottlenecks.store.stat_index import StatIndex
 
@@ -72,13 +74,12 @@ def inspect(bottleneck_dir: str | os.PathLike[str], *, every_row: bool = False) 
     """What is in a cache folder; with ``every_row`` all data is read and checked too."""
     infos = []
     for cache in find_caches(bottleneck_dir):
-        description = read_json(cache.folder / MODEL_FILE)
-        problems = cache.check(every_row=every_row) | layout.damaged_numbers(cache.folder)
+        description = read_json(cache.store, MODEL_FILE)
+        problems = cache.check(every_row=every_row) | _damaged_numbers(cache.store)
         is_known = str(description.get("fingerprint")).startswith(cache.fingerprint)
         if not is_known:
             problems[MODEL_FILE] = "is missing or damaged; the next run writes it again"
-        files = [e for e in os.scandir(cache.folder) if e.is_file(follow_symlinks=False)]
-        sizes = {entry.name: entry.stat(follow_symlinks=False).st_size for entry in files}
+        sizes = {name: version[0] for name, version in cache.store.files().items()}
         infos.append(
             CacheInfo(
                 cache=cache,
@@ -88,12 +89,26 @@ def inspect(bottleneck_dir: str | os.PathLike[str], *, every_row: bool = False) 
                 rows=len(cache),
                 images=cache.count_images(),
                 size=sum(sizes.values()),
-                damaged=tuple(f"{shown(cache.folder / n)} {why}" for n, why in problems.items()),
+                damaged=tuple(f"{cache.path_of(name)} {why}" for name, why in problems.items()),
                 set_aside=sum(is_vectors(name) and not is_shard(name) for name in sizes),
                 checkpoints=tuple(size for name, size in sizes.items() if is_checkpoint(name)),
             )
         )
     return infos
+
+
+def _damaged_numbers(store: Store) -> dict[str, str]:
+    """The files of the network's numbers in 8 bits whose bytes have not the hash of their name."""
+    damaged = {}
+    for name in filter(is_numbers, store.names()):
+        try:
+            data, _ = store.read(name, MAX_SHARD_BYTES)
+        except OSError as error:
+            damaged[name] = f"cannot be read: {error.strerror or error}"
+            continue
+        if hashlib.sha256(data).hexdigest() != Path(name).stem:
+            damaged[name] = "has other bytes than its name says; the next run calibrates anew"
+    return damaged
 
 
 def _cut_of(cache: Cache, description: Mapping[str, Any]) -> str:
@@ -163,8 +178,7 @@ def prune(pruning: Pruning) -> None:
     for cache, keys in pruning.rows:
         again_if_lost(functools.partial(_discard, cache, keys))
     for cache, paths in pruning.checkpoints:
-        layout.refuse_link(cache.folder)
-        with lock.exclusive(cache.folder):
+        with cache.store.exclusive():
             for path in set(paths) & set(checkpoints(cache.folder, CHECKPOINT_SECONDS)):
                 path.unlink()  # else a run has gone on with it meanwhile
 
@@ -182,10 +196,11 @@ def _identity(folder: Path) -> tuple[str, RowSpec]:
     Not from ``model.json``, which nothing protects.
     """
     digits = folder.name.removeprefix(FOLDER_PREFIX)
-    paths = Cache(folder.parent, digits).shard_paths()
-    for path in sorted(paths, key=lambda path: path.stat().st_size, reverse=True):
+    store = Cache(folder.parent, digits).store
+    sizes = {name: version[0] for name, version in store.files().items() if is_shard(name)}
+    for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
         try:
-            return shard.describe(path.name, read_shard(path)[0], digits)
+            return shard.describe(name, read_shard(store, name)[0], digits)
         except DamagedShardError:
             continue
     return digits, BOTTLENECK

@@ -7,7 +7,6 @@
 """
 
 import errno
-import hashlib
 import json
 import math
 import os
@@ -19,7 +18,6 @@ from typing import Any, BinaryIO
 
 from bottlenecks import atomic
 from bottlenecks.errors import CacheError, DamagedShardError, shown
-from bottlenecks.photos.images import Signature, signature_of
 from bottlenecks.photos.reading import open_file
 
 FOLDER_PREFIX = "inception_v3-"
@@ -65,9 +63,14 @@ def is_catalogue(name: str) -> bool:
     return bool(_CATALOGUE.fullmatch(name))
 
 
-def catalogue_of(shard: Path) -> Path:
-    """The path of a shard's catalogue."""
-    return shard.with_suffix(CATALOGUE_SUFFIX)
+def catalogue_of(shard: str) -> str:
+    """The name of a shard's catalogue."""
+    return shard.rpartition(".")[0] + CATALOGUE_SUFFIX
+
+
+def path_in(place: str, name: str) -> str:
+    """A file of a store, for people."""
+    return f"{place.rstrip('/')}/{name}"
 
 
 def is_checkpoint(name: str) -> bool:
@@ -78,20 +81,6 @@ def is_checkpoint(name: str) -> bool:
 def is_numbers(name: str) -> bool:
     """Whether the network's numbers of 8 bits are called so: by the sha256 of their bytes."""
     return bool(_NUMBERS.fullmatch(name))
-
-
-def damaged_numbers(folder: Path) -> dict[str, str]:
-    """The files of such numbers in a cache folder whose bytes have not the hash of their name."""
-    damaged = {}
-    for path in sorted(path for path in folder.iterdir() if is_numbers(path.name)):
-        try:
-            digest = hashlib.sha256(read_own(path, MAX_SHARD_BYTES)).hexdigest()
-        except OSError as error:
-            damaged[path.name] = f"cannot be read: {error.strerror or error}"
-            continue
-        if digest != path.stem:
-            damaged[path.name] = "has other bytes than its name says; the next run calibrates anew"
-    return damaged
 
 
 def checkpoints(folder: Path, older_than: float = -math.inf) -> list[Path]:
@@ -140,31 +129,36 @@ def refuse_link(folder: Path) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; an empty one where there is none or it is something else."""
     try:
-        content = json.loads(read_own(path, MAX_JSON_BYTES))
-    except (OSError, ValueError, RecursionError):
+        return json_of(read_own(path, MAX_JSON_BYTES))
+    except OSError:
+        return {}
+
+
+def json_of(data: bytes) -> dict[str, Any]:
+    """The JSON object in ``data``; an empty one where it is something else."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write what `read_json` reads, for people to read too. Raises ``OSError``."""
-    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
-    atomic.write_text(path, text, follow=False)
+    atomic.write_text(path, json_text(content), follow=False)
 
 
-def read_shard(path: Path) -> tuple[bytes, Signature]:
-    """The bytes of a shard, and its signature from when it was opened.
-
-    Raises `DamagedShardError` for a file too large to be one.
-    """
-    with open_own(path) as file:
-        signature = signature_of(os.fstat(file.fileno()))
-        return read_whole(file), signature
+def json_text(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
 
 def read_whole(file: BinaryIO) -> bytes:
-    """The bytes of a shard that is open; raises as `read_shard` does."""
-    size = os.fstat(file.fileno()).st_size
-    if size > MAX_SHARD_BYTES:
-        raise DamagedShardError(f"it has {size / 1e6:.0f} MB, more than this program writes")
+    """The bytes of a shard that is open; raises as `check_size` does."""
+    check_size(os.fstat(file.fileno()).st_size)
     return file.read()
+
+
+def check_size(nbytes: int) -> None:
+    """Raise `DamagedShardError` for a file too large to be a shard."""
+    if nbytes > MAX_SHARD_BYTES:
+        raise DamagedShardError(f"it has {nbytes / 1e6:.0f} MB, more than this program writes")

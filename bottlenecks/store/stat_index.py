@@ -7,13 +7,12 @@ import hashlib
 import json
 import re
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
-from bottlenecks import atomic
 from bottlenecks.photos.images import Signature, is_settled
 from bottlenecks.store.cache import Cache
-from bottlenecks.store.layout import INDEX_FILE, open_own, read_own
+from bottlenecks.store.folder import Store
+from bottlenecks.store.layout import INDEX_FILE
 
 _MAX_BYTES = 2**30  # 5 million files
 _CHECKSUM, _CHECKSUM_BYTES = re.compile(rb"[0-9a-f]{64}\n"), 65
@@ -24,11 +23,11 @@ class StatIndex:
 
     @classmethod
     def of(cls, cache: Cache) -> "StatIndex":
-        return cls(cache.folder / INDEX_FILE)
+        return cls(cache.store)
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._entries = _read(path)
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._entries = _read(store)
         self._news: dict[str, list[int | str] | None] = {}  # None: forget it
 
     @property
@@ -68,20 +67,20 @@ class StatIndex:
         """
         if not self._news:
             return
-        entries = {**_read(self.path), **self._news}
+        entries = {**_read(self.store), **self._news}
         self._entries = {path: entry for path, entry in entries.items() if entry is not None}
         body = json.dumps(self._entries, separators=(",", ":")).encode()
         checksum = hashlib.sha256(body).hexdigest().encode()
-        atomic.write_bytes(self.path, checksum + b"\n" + body, follow=False)
+        self.store.write(INDEX_FILE, checksum + b"\n" + body)
         self._news = {}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(store: Store) -> dict[str, Any]:
     try:
-        with open_own(path) as file:  # what has no checksum is not read at all
-            if not _CHECKSUM.fullmatch(file.read(_CHECKSUM_BYTES)):
-                return {}
-        checksum, _, body = read_own(path, _MAX_BYTES).partition(b"\n")
+        # What has no checksum is not read at all.
+        if not _CHECKSUM.fullmatch(store.read_start(INDEX_FILE, _CHECKSUM_BYTES)):
+            return {}
+        checksum, _, body = store.read(INDEX_FILE, _MAX_BYTES)[0].partition(b"\n")
         if hashlib.sha256(body).hexdigest().encode() != checksum:
             return {}
         entries = json.loads(body)

@@ -24,6 +24,7 @@ from bottlenecks.network.inception import InceptionV3
 from bottlenecks.store import layout
 from bottlenecks.store.housekeeping import inspect
 from tests.conftest import make_dataset
+from tests.crashing import shard_paths
 from tests.small_network import small as small  # a fixture
 
 pytestmark = pytest.mark.skipif(
@@ -261,7 +262,7 @@ def test_rows_in_8_bits_are_passed_over_where_openvino_is_not_used(
 def test_rows_count_and_not_what_is_remembered_of_files(config: Callable[..., Config]) -> None:
     of_int8 = run(config(precision="int8"))
     run(config(precision="float32"))
-    for path in of_int8.cache.shard_paths():
+    for path in shard_paths(of_int8.cache):
         path.unlink()
     assert chosen(config()).row_precision == "float32"
 

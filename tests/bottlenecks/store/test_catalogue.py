@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bottlenecks.photos.images import Signature
 from bottlenecks.row_spec import BOTTLENECK, RowSpec
 from bottlenecks.store import catalogue
-from bottlenecks.store.catalogue import pack, read
+from bottlenecks.store.catalogue import pack
+from bottlenecks.store.folder import Folder
 
 FINGERPRINT = "ab" * 32
 SIGNATURE = (10_000, 1_700_000_000_123_456_789, 1_700_000_000_123_456_790, 77)
@@ -22,6 +24,15 @@ def path(tmp_path: Path) -> Path:
     path = tmp_path / f"{'0' * 64}.keys"
     path.write_bytes(pack(FINGERPRINT, BOTTLENECK, SIGNATURE, KEYS))
     return path
+
+
+def read(path: Path, fingerprint: str, spec: RowSpec, signature: Signature) -> np.ndarray | None:
+    """What a catalogue says, as a shelf reads it."""
+    try:
+        data, _ = Folder(path.parent).read(path.name, catalogue.most_bytes(signature))
+    except OSError:
+        return None
+    return catalogue.unpack(data, fingerprint, spec, signature)
 
 
 def keys_in(path: Path) -> np.ndarray | None:

@@ -13,6 +13,7 @@ from bottlenecks.errors import CacheError
 from bottlenecks.store.cache import Cache
 from bottlenecks.store.housekeeping import find_caches, inspect, plan_pruning, prune
 from tests.conftest import make_dataset
+from tests.crashing import shard_paths
 from tests.standin import StandIn
 
 BOOKKEEPING = ("stat_index.json", "model.json", "bad_images.csv")
@@ -164,7 +165,7 @@ def test_what_is_not_named_as_here_is_left_alone(cache: Cache, tmp_path: Path) -
 
 
 def test_a_link_to_a_shard_is_no_shard(cache: Cache, tmp_path: Path) -> None:
-    (path,) = cache.shard_paths()
+    (path,) = shard_paths(cache)
     moved = tmp_path / path.name
     path.rename(moved)
     path.symlink_to(moved)

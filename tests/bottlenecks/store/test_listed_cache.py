@@ -15,8 +15,9 @@ from bottlenecks.errors import CacheError, LostRowsError
 from bottlenecks.photos.images import signature_of
 from bottlenecks.row_spec import BOTTLENECK, RowSpec
 from bottlenecks.store import cache as cache_module
-from bottlenecks.store import catalogue, layout, lock
+from bottlenecks.store import catalogue, folder, lock, shelf
 from bottlenecks.store.cache import Cache, again_if_lost
+from bottlenecks.store.folder import Store
 from bottlenecks.store.housekeeping import Pruning, inspect, prune
 from tests.bottlenecks.store.test_cache import (
     DESCRIPTION,
@@ -34,8 +35,12 @@ from tests.crashing import assert_finished, build, expected_rows, loaded
 from tests.standin import StandIn
 
 
-def catalogues(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("*.keys"))
+def catalogue_of(shard: Path) -> Path:
+    return shard.with_suffix(".keys")
+
+
+def catalogues(place: Path) -> list[Path]:
+    return sorted(place.rglob("*.keys"))
 
 
 def tidy(cache: Cache) -> None:
@@ -61,12 +66,12 @@ def counting_reads() -> Iterator[list[str]]:
     """The names of the shards that are read."""
     read: list[str] = []
 
-    def read_shard(path: Path) -> object:
-        read.append(path.name)
-        return layout.read_shard(path)
+    def read_shard(store: Store, name: str) -> object:
+        read.append(name)
+        return folder.read_shard(store, name)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache_module, "read_shard", read_shard)
+        patch.setattr(shelf, "read_shard", read_shard)
         yield read
 
 
@@ -84,7 +89,7 @@ def relist(
     spec: RowSpec = BOTTLENECK,
 ) -> None:
     """Make the catalogue of ``shard`` fit it as it is now, as if it had been checked so."""
-    path = layout.catalogue_of(shard)
+    path = catalogue_of(shard)
     if keys is None:
         keys = listed_keys(path)
     signature = signature_of(os.lstat(shard))
@@ -111,7 +116,7 @@ def lie(shard: Path, *numbers: int) -> None:
 def shard_of(cache: Cache, *numbers: int) -> Path:
     """The shard of exactly these rows."""
     for path in shards(cache):
-        if listed_keys(layout.catalogue_of(path)).tobytes() == b"".join(map(key, numbers)):
+        if listed_keys(catalogue_of(path)).tobytes() == b"".join(map(key, numbers)):
             return path
     raise AssertionError(numbers)
 
@@ -242,6 +247,35 @@ def test_a_copied_cache_is_read_once(cache: Cache, tmp_path: Path) -> None:
     assert_rows(found, 0, 1, 2, 3, 4)
 
 
+def as_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def as_sparse_file(path: Path) -> None:
+    with open(path, "wb") as file:
+        file.truncate(50 * 2**30)
+
+
+def as_loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("what", [as_pipe, as_sparse_file, as_loop])
+def test_what_is_no_catalogue_is_not_read_and_replaced(
+    cache: Cache, tmp_path: Path, what: Callable[[Path], None]
+) -> None:
+    path = catalogues(tmp_path)[1]
+    good = path.read_bytes()
+    path.unlink()
+    what(path)
+    with counting_reads() as read:
+        found = open_cache(tmp_path / "cache")
+        assert read == [path.with_suffix(".h5").name]
+    tidy(found)
+    assert not path.is_symlink()
+    assert path.read_bytes() == good
+
+
 @pytest.mark.parametrize("data", [b"", b"text", bytes(1000), None])
 def test_a_damaged_catalogue_is_made_again(
     cache: Cache, tmp_path: Path, data: bytes | None
@@ -264,7 +298,6 @@ def test_a_folder_in_the_place_of_a_catalogue_stays(cache: Cache, tmp_path: Path
     path.unlink()
     (path / "yours").mkdir(parents=True)
     found = open_cache(tmp_path / "cache")
-    assert not found.is_untidy
     tidy(found)
     with found.writing(DESCRIPTION):
         found.discard(frozenset(map(key, range(5))))
@@ -325,7 +358,7 @@ def test_orphans_are_removed(cache: Cache, tmp_path: Path, use: str) -> None:
     with found.writing(DESCRIPTION) if use == "writing" else found.tidying():
         pass
     assert len(catalogues(tmp_path)) == 2
-    assert not layout.catalogue_of(orphan).exists()
+    assert not catalogue_of(orphan).exists()
 
 
 def test_removing_a_cache_removes_them(cache: Cache) -> None:
@@ -475,9 +508,9 @@ def dataset(tmp_path: Path) -> Path:
     return dataset
 
 
-def rot_all(folder: Path, extractor: StandIn | None = None) -> None:
+def rot_all(place: Path, extractor: StandIn | None = None) -> None:
     """`rot` the shards of images that have a catalogue."""
-    for path in catalogues(folder):
+    for path in catalogues(place):
         rot(path.with_suffix(".h5"), extractor or StandIn())
 
 
