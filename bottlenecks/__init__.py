@@ -17,6 +17,7 @@ command      what the commands share: flags, error lines, exit codes
 forks        what a forked child makes anew
 machine      cores, GPU, bfloat16, int8, and what follows from them
 parallel     large work in blocks, on all cores
+pools        work for several threads, in order
 row_spec     what a row of the store is
 progress     how a long job shows while it runs
 photos/      where the photos are, which are images, and what their pixels are

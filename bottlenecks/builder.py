@@ -21,7 +21,7 @@ from bottlenecks.outputs import check_folder_place
 from bottlenecks.photos.decode import decode
 from bottlenecks.photos.images import Signature
 from bottlenecks.photos.labels import ImageFolder, LabeledImage, scan
-from bottlenecks.photos.reading import file_bytes, in_order, pool_of
+from bottlenecks.photos.reading import file_bytes, in_order, pool_of, threads_for
 from bottlenecks.rows import Rows
 from bottlenecks.store.cache import Cache, again_if_lost
 from bottlenecks.store.layout import BAD_IMAGES_FILE
@@ -211,7 +211,7 @@ class _Build:
         saved = time.monotonic()
         with ExitStack() as stack:
             stack.callback(rows.commit)  # also when the run is interrupted
-            threads = self.config.decode_threads or machine.threads()
+            threads = threads_for(self.config.decode_threads, (image.path for image in unknown))
             pool = stack.enter_context(pool_of(threads, "photos"))
             results = stack.enter_context(
                 closing(in_order(pool, self._read, unknown, 2 * batch_size))
@@ -248,7 +248,7 @@ class _Build:
             if image.file.problem:
                 raise BadImageError(image.file.problem)
             read_ns = time.time_ns()
-            with file_bytes(image.path) as (data, signature):
+            with file_bytes(image.path, image.file.signature) as (data, signature):
                 key = hashlib.sha256(data).digest()
                 pixels = None if key in self.cache else decode(data, self.extractor.spec.input_size)
             return _Read(key, signature, read_ns, pixels)

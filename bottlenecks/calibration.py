@@ -21,7 +21,7 @@ from bottlenecks.network.engines import int8, with_openvino
 from bottlenecks.network.inception import InceptionV3
 from bottlenecks.photos.decode import INPUT_SIZE, decode
 from bottlenecks.photos.labels import ImageFolder, LabeledImage
-from bottlenecks.photos.reading import file_bytes, in_order, key_of, pool_of
+from bottlenecks.photos.reading import file_bytes, in_order, key_of, pool_of, threads_for
 from bottlenecks.store import layout, lock
 from bottlenecks.store.cache import Cache
 
@@ -62,7 +62,7 @@ def keys_of(
             return None
 
     with (
-        pool_of(threads or machine.threads(), "photos") as pool,
+        pool_of(threads_for(threads, (image.path for image in images)), "photos") as pool,
         closing(in_order(pool, read, images, _AHEAD)) as results,
     ):
         return {key: image.path for image, key in results if key is not None}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bottlenecks.network.names import AUTO, ENGINES, IMAGENET, PRECISIONS, RANDOM
+from bottlenecks.photos.places.place import archive_in, check_folder
 from bottlenecks.settings import Output, Settings, flag, require
 
 
@@ -42,6 +43,19 @@ class PhotoSettings(Settings):
         for name in ("batch_size", "decode_threads"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, "at least 1", value)
+        for name, folder in self.image_dirs.items():
+            check_folder(folder, name)
+
+    @property
+    def image_dirs(self) -> dict[str, str]:
+        """The folders of photos, by their flags."""
+        names = ("image_dir", "validation_dir", "test_dir")
+        return {name: folder for name in names if (folder := getattr(self, name)) is not None}
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        archives = {name: archive_in(folder) for name, folder in self.image_dirs.items()}
+        return super().inputs | {name: archive for name, archive in archives.items() if archive}
 
 
 @dataclass(frozen=True, kw_only=True)

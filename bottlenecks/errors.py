@@ -7,7 +7,12 @@ print it as one line that begins with ``error:``.
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
+
+# An address: its scheme, its user, and its host and path. In the second kind a user is no user.
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/?#]*@)?([^?#]*)")
+_CONTAINERS = frozenset(("abfs", "abfss", "az", "adl", "wasb", "wasbs"))
 
 
 class RetrainError(Exception):
@@ -28,6 +33,10 @@ class ImageFolderNotFoundError(ImageFolderError, FileNotFoundError):
 
 class BadImageError(RetrainError, ValueError):
     """One file that cannot be read as an image; the message is the reason alone."""
+
+
+class StoreLostError(RetrainError, ConnectionError):
+    """A store of photos that gave some, and then nothing any more."""
 
 
 class WeightsError(RetrainError, ValueError):
@@ -86,13 +95,31 @@ def utf8(name: str | os.PathLike[str]) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
+def public(name: str) -> str:
+    """An address without its user and what comes after its path, which may be secret.
+
+    What is no address is as it was.
+
+    >>> public("https://me:secret@host/a.jpg?signature=1")
+    'https://host/a.jpg'
+    """
+    if (parts := _ADDRESS.match(name)) is None:
+        return name
+    scheme, user, rest = parts.groups()
+    is_container = scheme.lower() in _CONTAINERS and ":" not in (user or "")
+    return f"{scheme}://{user or '' if is_container else ''}{rest}"
+
+
 def shown(name: str | os.PathLike[str]) -> str:
     """``name`` as one printable line: what is not UTF-8 or not printable is escaped.
+
+    Of an address what is `public`.
 
     >>> shown("a\\nb")
     'a\\\\nb'
     """
-    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in utf8(name))
+    text = public(utf8(name))
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return "".join(escaped)
 
 

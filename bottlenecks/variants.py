@@ -17,7 +17,7 @@ from bottlenecks.network.cuts import TRAINED
 from bottlenecks.network.inception import Extractor
 from bottlenecks.photos.decode import decode
 from bottlenecks.photos.distort import distorted
-from bottlenecks.photos.reading import file_bytes, in_order, pool_of
+from bottlenecks.photos.reading import file_bytes, in_order, pool_of, threads_for
 from bottlenecks.photos.settings import DistortionSettings
 from bottlenecks.row_spec import IMAGE_KEY_BYTES, RowSpec
 from bottlenecks.rows import Rows
@@ -150,7 +150,8 @@ def _compute(
     rows = Rows(cache, extractor, batch_size)
     with ExitStack() as stack:
         stack.callback(rows.commit)  # also when the run is interrupted
-        pool = stack.enter_context(pool_of(config.decode_threads or machine.threads(), "photos"))
+        threads = threads_for(config.decode_threads, (one.image.path for one in missing))
+        pool = stack.enter_context(pool_of(threads, "photos"))
 
         def read(one: Wanted) -> list[np.ndarray]:
             return _pixels(one, distortions, size)

@@ -1,5 +1,6 @@
 """Classifier(graph, labels).classify(photos) -> ranked labels."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import closing
@@ -8,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bottlenecks import machine
 from bottlenecks.errors import BadImageError
-from bottlenecks.photos.reading import in_order, pool_of
+from bottlenecks.photos.reading import in_order, pool_of, threads_for
 from label_image.photos import Photo, Pixels, photos_in
 from retrain.engines.engine import Engine
 from retrain.engines.settings import GraphSettings
@@ -91,7 +91,9 @@ class Classifier:
 
     def _results(self, photos: Iterator[Photo]) -> Iterator[Result]:
         batch: list[tuple[Photo, Pixels]] = []
-        with pool_of(machine.threads(), "photos") as pool:
+        first = list(itertools.islice(photos, 1))
+        photos = itertools.chain(first, photos)
+        with pool_of(threads_for(None, (photo.path for photo in first)), "photos") as pool:
             read = in_order(pool, self._read, photos, 2 * self._engine.batch_size)
             with closing(read) as pairs:
                 for pair in pairs:

@@ -55,7 +55,7 @@ def _main(argv: Sequence[str] | None) -> int:
         return _about(config, arguments)
     photos = _photos(arguments)
     _check_show(config, arguments)
-    if not any(map(os.path.lexists, photos)):  # not worth the start of TensorFlow
+    if not any(map(_may_be, photos)):  # not worth the start of TensorFlow
         raise ImageFolderNotFoundError(f"there is no photo or folder {shown(photos[0])}")
 
     from bottlenecks.progress import ProgressBar
@@ -148,20 +148,24 @@ def _shown(result: "Result", show: "_Text") -> bool:
 
 def _photos(arguments: Iterable[str]) -> list[str]:
     """The photos that ``arguments`` name, with those in the folders among them."""
-    from bottlenecks.photos.images import find_images
+    from bottlenecks.photos.places.place import find_photos
 
     photos = []
     for argument in arguments:
-        if os.path.isdir(argument):
-            found = find_images(argument)
-            if not found:
-                raise UsageError(f"found no images in the folder {shown(argument)}")
-            photos += found
-        else:
-            photos.append(argument)  # where there is none, its result says so
+        found = find_photos(argument)
+        if found == []:
+            raise UsageError(f"found no images in the folder {shown(argument)}")
+        photos += [argument] if found is None else found  # where there is none, its result says so
     if not photos:
         raise UsageError("name a photo or a folder of photos: python -m label_image photo.jpg")
     return photos
+
+
+def _may_be(photo: str) -> bool:
+    """Whether it can be there; nobody is asked but the disk."""
+    from bottlenecks.photos.places.place import source_of
+
+    return os.path.lexists(photo) or source_of(photo) is not None
 
 
 class _Text:

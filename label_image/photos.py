@@ -10,7 +10,7 @@ from PIL import Image
 
 from bottlenecks.errors import BadImageError, ImageFolderError, UsageError
 from bottlenecks.photos.decode import MAX_PIXELS, decode, decode_picture
-from bottlenecks.photos.images import find_images
+from bottlenecks.photos.places.place import find_photos
 from bottlenecks.photos.reading import file_bytes
 
 ACCEPTED = (
@@ -89,13 +89,13 @@ def _at(path: str) -> Iterator[Photo]:
     if "\0" in path:
         yield Photo(path, BadImageError("has a null byte in its name"))
         return
-    if not os.path.isdir(path):
-        yield Photo(path, path)
-        return
     try:
-        found = find_images(path)
-    except ImageFolderError as error:
+        found = find_photos(path)
+    except (ImageFolderError, UsageError) as error:
         yield Photo(path, BadImageError(str(error)))
+        return
+    if found is None:
+        yield Photo(path, path)
         return
     if not found:
         yield Photo(path, BadImageError("is a folder without images"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bottlenecks import atomic, machine
-from bottlenecks.errors import BadImageError
+from bottlenecks.errors import BadImageError, public
 from bottlenecks.photos.decode import thumbnail
 from bottlenecks.photos.page import jpeg_url, render
 from bottlenecks.photos.reading import file_bytes, in_order, pool_of
@@ -61,11 +61,16 @@ class Sheet:
     def _folder(self) -> str:
         """The folder that all photos are in, or below; empty where there is none."""
         try:
-            return os.path.commonpath([os.path.dirname(result.path) for result in self._results])
+            return os.path.commonpath([os.path.dirname(path) for path in self._paths])
         except ValueError:  # some are relative and some are not
             return ""
 
+    @property
+    def _paths(self) -> list[str]:
+        return [public(result.path) for result in self._results]
+
     def _caption(self, path: str) -> str:
+        path = public(path)
         return os.path.relpath(path, self._folder) if self._folder else path
 
     def _html(self, side: int) -> bytes:

@@ -20,7 +20,7 @@ from bottlenecks.errors import (
 )
 from bottlenecks.photos.decode import decode
 from bottlenecks.photos.labels import ImageFolder, LabeledImage, scan
-from bottlenecks.photos.reading import file_bytes, in_order, key_of, pool_of
+from bottlenecks.photos.reading import file_bytes, in_order, key_of, pool_of, threads_for
 from retrain.config import ALL, MeasureConfig
 from retrain.data.dataset import LEFT_OUT, counting
 from retrain.data.groups import check_groups, members_of
@@ -140,7 +140,7 @@ def _left_out(
     if name == ALL or name == "testing":
         return frozenset()
     images, names = folder.images, [sets[image.relpath] for image in folder.images]
-    with pool_of(config.decode_threads or machine.threads(), "photos") as pool:
+    with pool_of(_threads(config, images), "photos") as pool:
         hashed = in_order(pool, _key, images, 2 * machine.MOST_THREADS)
         # Those that cannot be read are copies of none.
         keys = [key or image.relpath.encode("utf-8", "replace") for image, key in hashed]
@@ -150,6 +150,10 @@ def _left_out(
         for image, own, counts in zip(images, names, set_of, strict=True)
         if own == name and counts == LEFT_OUT
     )
+
+
+def _threads(config: MeasureConfig, images: Sequence[LabeledImage]) -> int:
+    return threads_for(config.decode_threads, (image.path for image in images))
 
 
 def _key(image: LabeledImage) -> bytes | None:
@@ -218,7 +222,7 @@ class _Measuring:
         size = engine.fixed_batch or config.batch_size or engine.batch_size
         read: list[_Read] = []
         bad: list[BadImage] = []
-        with pool_of(config.decode_threads or machine.threads(), "photos") as pool:
+        with pool_of(_threads(config, self.choice.images), "photos") as pool:
             rows = range(len(self.choice.images))
             with closing(in_order(pool, self._read, rows, 2 * size)) as results:
                 for _, result in results:

@@ -1,10 +1,12 @@
 """Where the photos are, which files are images, and what their pixels are.
 
-The modules, in the order in which data flows (each imports only from those before it):
+The modules, and a room that has a map of its own (``/``), in the order in which data flows (each
+imports only from those before it):
 
 =========  ====================================================================
 settings   which distortions there are, and how strong
 images     folder -> image files
+places/    photos that are no files on the disk: in archives, behind addresses
 labels     image folder -> labelled images, and the sets of a ready-made split
 reading    image files -> bytes, several at once
 structure  image files of too many parts, refused before they are decoded

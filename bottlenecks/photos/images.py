@@ -1,14 +1,17 @@
 """Folder -> image files, recognised by their names and first bytes.
 
 Nothing is decoded here; only a file that is not *named* like an image is opened, for its first
-bytes.
+bytes. The rules are the same wherever the folder lies: `Folders` is what they need of a place, and
+`Disk` the first of these.
 """
 
 import errno
 import os
 import stat
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from bottlenecks.errors import ImageFolderError, shown
 
@@ -22,6 +25,7 @@ HEADER_BYTES = 32  # enough for `sniff`
 # A file changed this shortly before it was read may change again without another time stamp:
 # kernels advance them in ticks of up to 10 ms, and some file systems keep whole seconds.
 _TICK_NS, _COARSE_TICK_NS = 20_000_000, 2_000_000_000
+FOLDER, FILE = "folder", "file"  # what a place has at a path
 _BMP_HEADER_SIZES = frozenset((12, 40, 52, 56, 64, 108, 124))
 _HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 
@@ -60,22 +64,86 @@ class ImageFile:
     """A file that is an image, or is named like one, or a folder that cannot be looked into.
 
     ``signature`` is (size in bytes, mtime_ns, ctime_ns, inode) as last seen; ``problem`` says
-    why the file must not even be opened (a FIFO, a dangling link), or is empty.
+    why the file must not even be opened (a FIFO, a dangling link), or is empty. ``relpath`` is its
+    name below the folder that was walked, with ``/``.
     """
 
     path: str
     signature: Signature = (0, 0, 0, 0)
     problem: str = ""
     is_folder: bool = False
+    relpath: str = ""
 
 
-def find_images(folder: str | os.PathLike[str]) -> list[str]:
+class Entry(Protocol):
+    """What lies in a folder: ``path`` is what it is opened by."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
+
+    def is_dir(self) -> bool: ...
+
+
+class Folders(Protocol):
+    """A place whose folders are looked through; all may raise ``OSError`` and `ImageFolderError`.
+
+    ``list`` gives the entries of a folder by their names; ``kind`` is "folder", "file", or empty
+    for what is not there; ``identity`` is the same for one folder however it is named, and ``real``
+    its one name. ``versions`` are the signatures of files, each with a problem as in `ImageFile`;
+    ``starts`` their first `HEADER_BYTES`, empty for what cannot be read.
+    """
+
+    def kind(self, path: str) -> str: ...
+
+    def list(self, folder: str) -> Sequence[Entry]: ...
+
+    def identity(self, folder: str) -> Hashable: ...
+
+    def real(self, path: str) -> str: ...
+
+    def versions(self, files: Sequence[Entry]) -> Iterable[tuple[Signature, str]]: ...
+
+    def starts(self, paths: Sequence[str]) -> Iterable[bytes]: ...
+
+
+class Disk:
+    """The folders of this machine."""
+
+    def kind(self, path: str) -> str:
+        if os.path.isdir(path):
+            return FOLDER
+        return FILE if os.path.exists(path) else ""
+
+    def list(self, folder: str) -> Sequence[Entry]:
+        return entries_of(folder)
+
+    def identity(self, folder: str) -> Hashable:
+        status = Path(folder).stat()
+        return status.st_dev, status.st_ino
+
+    def real(self, path: str) -> str:
+        return os.path.realpath(path)
+
+    def versions(self, files: Sequence[Entry]) -> Iterator[tuple[Signature, str]]:
+        return (_version(file.path) for file in files)
+
+    def starts(self, paths: Sequence[str]) -> Iterator[bytes]:
+        return map(_start, paths)
+
+
+DISK = Disk()
+
+
+def find_images(folder: str | os.PathLike[str], folders: Folders = DISK) -> list[str]:
     """The paths of all images below ``folder``, sorted, by the rules of `scan`.
 
     Raises `ImageFolderError` where ``folder`` itself cannot be read.
     """
     folder = os.fspath(folder)
-    files = Walk().files(folder)
+    files = Walk(folders).files(folder)
     if [file.path for file in files] == [folder]:
         raise ImageFolderError(f"the folder {shown(folder)} {files[0].problem}")
     return [file.path for file in files]
@@ -84,53 +152,77 @@ def find_images(folder: str | os.PathLike[str]) -> list[str]:
 class Walk:
     """Walks folders for images, each real folder once however it is linked, and counts the rest."""
 
-    def __init__(self, *seen: str) -> None:
+    def __init__(self, folders: Folders, *seen: str) -> None:
         self.passed_over = 0
-        self._seen = {_identity(folder) for folder in seen}
+        self._folders = folders
+        self._seen = {folders.identity(folder) for folder in seen}
 
-    def files(self, top: str) -> list[ImageFile]:
-        """The images below the folder ``top``, and the folders that cannot be read, sorted."""
+    def files(self, top: str, name: str = "") -> list[ImageFile]:
+        """The images below the folder ``top``, and the folders that cannot be read, sorted.
+
+        ``name`` is what their relpaths begin with.
+        """
         found = []
-        folders = [top]
+        folders = [(top, name)]
         while folders:
-            folder = folders.pop()
+            folder, name = folders.pop()
             try:
-                identity = _identity(folder)
-                entries = [] if identity in self._seen else entries_of(folder)
+                identity = self._folders.identity(folder)
+                entries = [] if identity in self._seen else self._folders.list(folder)
             except OSError as error:  # no permission, or deeper than a path can be long
                 problem = f"is a folder that cannot be read: {error.strerror}"
-                found.append(ImageFile(folder, problem=problem, is_folder=True))
+                found.append(ImageFile(folder, problem=problem, is_folder=True, relpath=name))
                 continue
             self.passed_over += identity in self._seen  # a link to it, or a loop
             self._seen.add(identity)
+            above = f"{name}/" if name else ""
+            files = []
             for entry in entries:
                 if entry.name.startswith("."):
                     self.passed_over += 1
                 elif is_folder(entry):
-                    folders.append(entry.path)
-                elif (file := self._image_file(entry)) is not None:
-                    found.append(file)
+                    folders.append((entry.path, above + entry.name))
                 else:
-                    self.passed_over += 1
+                    files.append(entry)
+            images = list(self._images(files, above))
+            self.passed_over += len(files) - len(images)
+            found += images
         return sorted(found, key=lambda file: file.path)
 
-    def _image_file(self, entry: os.DirEntry[str]) -> ImageFile | None:
-        """The image that ``entry`` is, or None."""
-        named_like_one = os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
-        try:
-            status = entry.stat() if os.name == "posix" else os.stat(entry.path)
-        except OSError as error:
-            problem = f"cannot be found: {error.strerror}"
-            if error.errno in (errno.ENOENT, errno.ELOOP):
-                problem += " (a dangling or looping link?)"
-            return ImageFile(entry.path, problem=problem) if named_like_one else None
-        signature = signature_of(status)
-        if not stat.S_ISREG(status.st_mode):
-            problem = "is no regular file (a pipe, a socket or a device)"
-            return ImageFile(entry.path, signature, problem) if named_like_one else None
-        if named_like_one or _starts_as_image(entry.path):
-            return ImageFile(entry.path, signature)
-        return None
+    def _images(self, files: Sequence[Entry], above: str) -> Iterator[ImageFile]:
+        """Those of the ``files`` of a folder that are images, or are named like one."""
+        unsure = []
+        for file, (signature, problem) in zip(files, self._folders.versions(files), strict=True):
+            image = ImageFile(file.path, signature, problem, relpath=above + file.name)
+            if os.path.splitext(file.name)[1].lower() in IMAGE_SUFFIXES:
+                yield image
+            elif not problem:
+                unsure.append(image)
+        starts = self._folders.starts([image.path for image in unsure])
+        for image, start in zip(unsure, starts, strict=True):
+            if sniff(start) is not None:
+                yield image
+
+
+def _version(path: str) -> tuple[Signature, str]:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        problem = f"cannot be found: {error.strerror}"
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            problem += " (a dangling or looping link?)"
+        return (0, 0, 0, 0), problem
+    is_file = stat.S_ISREG(status.st_mode)
+    problem = "" if is_file else "is no regular file (a pipe, a socket or a device)"
+    return signature_of(status), problem
+
+
+def _start(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(HEADER_BYTES)
+    except OSError:
+        return b""
 
 
 def signature_of(status: os.stat_result) -> Signature:
@@ -156,21 +248,8 @@ def entries_of(folder: str) -> list[os.DirEntry[str]]:
         return sorted(entries, key=lambda entry: entry.name)
 
 
-def is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: Entry) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link that loops onto itself
-        return False
-
-
-def _identity(folder: str) -> tuple[int, int]:
-    status = Path(folder).stat()
-    return status.st_dev, status.st_ino
-
-
-def _starts_as_image(path: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return sniff(file.read(HEADER_BYTES)) is not None
-    except OSError:
         return False

@@ -16,12 +16,15 @@ from typing import Final
 
 from bottlenecks.errors import ImageFolderError, ImageFolderNotFoundError, UsageError, shown
 from bottlenecks.photos.images import (
+    FILE,
+    FOLDER,
     IMAGE_SUFFIXES,
+    Folders,
     ImageFile,
     Walk,
-    entries_of,
     is_folder,
 )
+from bottlenecks.photos.places.place import absolute, advice, folders_at, relative
 
 TRAINING: Final = "training"
 VALIDATION: Final = "validation"
@@ -87,7 +90,7 @@ class ImageFolder:
     @functools.cached_property
     def absolute_root(self) -> str:
         """The absolute path of the image folder, with a separator at its end."""
-        return os.path.join(os.path.abspath(self.root), "")
+        return os.path.join(absolute(self.root), "")
 
     @property
     def counts(self) -> dict[str, int]:
@@ -114,7 +117,9 @@ def scan(
     elsewhere = {VALIDATION: validation_dir, TESTING: test_dir}
     named = {set_: os.fspath(folder) for set_, folder in elsewhere.items() if folder is not None}
     _check_apart(os.fspath(image_dir), named)
-    whole = _split(_labelled(image_dir, "image_dir", named.values()), named.values())
+    folders = folders_at(os.fspath(image_dir))
+    whole = _labelled(image_dir, "image_dir", folders, named.values())
+    whole = _split(whole, folders, named.values())
     for set_, folder in named.items():
         whole = _with_set(
             whole, set_, folder, [other for other in named.values() if other != folder]
@@ -124,29 +129,34 @@ def scan(
 
 def _check_apart(image_dir: str, named: Mapping[str, str]) -> None:
     """Raise `UsageError` where two of the folders are one: its photos would be in two sets."""
-    flags = {os.path.realpath(image_dir): "image_dir"}
+    flags = {_real(image_dir): "image_dir"}
     for set_, folder in named.items():
-        flag, real = _FLAGS[set_], os.path.realpath(folder)
+        flag, real = _FLAGS[set_], _real(folder)
         if real in flags:
             raise UsageError(f"--{flag} and --{flags[real]} are the same folder, {shown(folder)}")
         flags[real] = flag
 
 
-def _labelled(folder: str | os.PathLike[str], flag: str, others: Iterable[str] = ()) -> ImageFolder:
+def _real(folder: str) -> str:
+    return folders_at(folder).real(folder)
+
+
+def _labelled(
+    folder: str | os.PathLike[str], flag: str, folders: Folders, others: Iterable[str] = ()
+) -> ImageFolder:
     """The images of a folder of label folders; ``others`` are sets of their own, if in it."""
     root = os.fspath(folder)
-    if not os.path.isdir(root):
-        what = "is a file, not a folder" if os.path.exists(root) else "does not exist"
+    if (kind := folders.kind(root)) != FOLDER:
+        what = f"is a file{advice(root)}" if kind == FILE else "does not exist"
         raise ImageFolderNotFoundError(
             f"the image folder {shown(root)} {what}; --{flag} takes a folder that holds "
             "one sub-folder of photos per label"
         )
     try:
-        entries = entries_of(root)
+        entries = folders.list(root)
     except OSError as error:
         raise ImageFolderError(f"cannot read the folder {shown(root)}: {error.strerror}") from error
-    apart = {os.path.realpath(other) for other in others if os.path.isdir(other)}
-    below = len(os.path.join(root, ""))
+    apart = {folders.real(other) for other in others if folders.kind(other) == FOLDER}
     images: list[LabeledImage] = []
     folder_of: dict[str, str] = {}
     empty_folders = []
@@ -154,20 +164,20 @@ def _labelled(folder: str | os.PathLike[str], flag: str, others: Iterable[str] =
     for entry in entries:
         if entry.name.startswith("."):
             passed_over += 1
-        elif os.path.realpath(entry.path) in apart:
+        elif apart and folders.real(entry.path) in apart:
             continue
         elif not is_folder(entry):
             passed_over += 1
             stray += os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
         else:
-            walk = Walk(root, *apart)
-            files = walk.files(entry.path)
+            walk = Walk(folders, root, *apart)
+            files = walk.files(entry.path, entry.name)
             passed_over += walk.passed_over
             if not files:
                 empty_folders.append(entry.name)
                 continue
             label = _label_of(entry.name, folder_of)
-            images += [LabeledImage(label, f.path[below:].replace(os.sep, "/"), f) for f in files]
+            images += [LabeledImage(label, file.relpath, file) for file in files]
     if not images:
         if stray:
             raise ImageFolderError(
@@ -196,7 +206,7 @@ def _label_of(folder_name: str, folder_of: dict[str, str]) -> str:
     return label
 
 
-def _split(folder: ImageFolder, others: Collection[str]) -> ImageFolder:
+def _split(folder: ImageFolder, folders: Folders, others: Collection[str]) -> ImageFolder:
     """``folder`` by its sets where it is a ready-made split, else as it is.
 
     Where ``others``, sets with places of their own, complete it, a single folder for training is
@@ -239,18 +249,20 @@ def _split(folder: ImageFolder, others: Collection[str]) -> ImageFolder:
             label = _label_of(rest[0], folder_of[set_in[top]])
             images.append(replace(image, label=label, given=set_in[top], name_at=len(top) + 1))
     passed_over = folder.passed_over + len(folder.images) - len(images)
-    _warn_of_passed_over(folder, [*sets.values()], others)
+    _warn_of_passed_over(folder, folders, [*sets.values()], others)
     return replace(folder, images=_sorted(images), passed_over=passed_over, sets=sets)
 
 
-def _warn_of_passed_over(folder: ImageFolder, used: Collection[str], others: Iterable[str]) -> None:
+def _warn_of_passed_over(
+    folder: ImageFolder, folders: Folders, used: Collection[str], others: Iterable[str]
+) -> None:
     """Warn of each folder that is called as a set is, but is not ``used`` nor one of ``others``."""
-    elsewhere = set(map(os.path.realpath, others))
-    for entry in entries_of(folder.root):
-        is_hidden, real = entry.name.startswith("."), os.path.realpath(entry.path)
+    elsewhere = set(map(_real, others))
+    for entry in folders.list(folder.root):
+        is_hidden, real = entry.name.startswith("."), folders.real(entry.path)
         if is_hidden or not _set_of(entry.name) or entry.name in used or real in elsewhere:
             continue
-        if entry.is_symlink() and not os.path.exists(entry.path):
+        if os.path.islink(entry.path) and not os.path.exists(entry.path):
             why, remedy = "is a link to nothing", "mend the link"
         elif is_folder(entry):
             why, remedy = "holds no label folders with photos", "sort its photos by their labels"
@@ -288,9 +300,8 @@ def _with_set(folder: ImageFolder, set_: str, place: str, others: Iterable[str])
             f"--{flag} {shown(place)} is a second set: {shown(folder.root)} holds "
             f"{shown(folder.sets[set_])} already; leave one out"
         )
-    found = _labelled(place, flag, others)
-    above = os.path.relpath(os.path.realpath(found.root), os.path.realpath(folder.root))
-    above = above.replace(os.sep, "/") + "/"
+    found = _labelled(place, flag, folders_at(place), others)
+    above = relative(_real(found.root), _real(folder.root)).replace(os.sep, "/") + "/"
     own = [image if image.given else replace(image, given=TRAINING) for image in folder.images]
     held_out = [
         replace(image, relpath=above + image.relpath, given=set_, name_at=len(above))

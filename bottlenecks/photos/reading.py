@@ -6,14 +6,18 @@ import hashlib
 import os
 import stat
 import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import BinaryIO, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
 
+from bottlenecks import machine
 from bottlenecks.errors import BadImageError
 from bottlenecks.forks import PerProcess
 from bottlenecks.photos.images import Signature, signature_of
+from bottlenecks.photos.places.addresses import is_address
+from bottlenecks.photos.places.place import AT_ONCE, PhotoSource, source_of
+from bottlenecks.photos.places.tree import UNKNOWN
+from bottlenecks.pools import in_order as in_order
+from bottlenecks.pools import pool_of as pool_of
 
 MAX_FILE_BYTES = 256 * 2**20
 LARGE_FILE_BYTES = 16 * 2**20
@@ -21,9 +25,6 @@ LARGE_FILE_BYTES = 16 * 2**20
 
 # Held while a large file is read and decoded, so that several threads do not add up in memory.
 _one_large = PerProcess(threading.Lock)
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class NotAFileError(OSError):
@@ -52,22 +53,27 @@ def open_file(path: str | os.PathLike[str], follow: bool = True) -> BinaryIO:
 
 
 @contextlib.contextmanager
-def file_bytes(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, Signature]]:
+def file_bytes(
+    path: str | os.PathLike[str], listed: Signature | None = None
+) -> Iterator[tuple[bytes, Signature]]:
     """The bytes of a regular file, and its signature from when it was opened.
+
+    ``path`` may lead into an archive, or be an address: the signature of what is elsewhere is the
+    one that it was ``listed`` with, by which it is known how large it is.
 
     Only one large file at a time is in memory, until its ``with`` block ends.
 
     Raises `BadImageError` for what cannot be read or is larger than `MAX_FILE_BYTES`.
     """
+    source = source_of(os.fspath(path))
     with contextlib.ExitStack() as stack:
+        if source is not None:
+            yield _from(source, os.fspath(path), listed or UNKNOWN, stack), listed or UNKNOWN
+            return
         try:
             file = stack.enter_context(open_file(path))
             status = os.fstat(file.fileno())
-            if status.st_size > MAX_FILE_BYTES:
-                raise BadImageError(
-                    f"has {status.st_size / 1e6:.0f} MB, at most {MAX_FILE_BYTES / 1e6:.0f} are "
-                    "read; save it smaller"
-                )
+            _check_size(status.st_size)
             if status.st_size > LARGE_FILE_BYTES:
                 stack.enter_context(_one_large())
             data = file.read(MAX_FILE_BYTES)
@@ -78,45 +84,41 @@ def file_bytes(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, Signature]
         yield data, signature_of(status)
 
 
+def _from(source: PhotoSource, path: str, listed: Signature, stack: contextlib.ExitStack) -> bytes:
+    """The bytes of what is elsewhere; how large it is may turn out when it is read."""
+    size = listed[0]
+    if size == 0:
+        return b""
+    _check_size(size)
+    if size <= LARGE_FILE_BYTES:
+        data = source.read(path, LARGE_FILE_BYTES + 1)
+        if len(data) <= LARGE_FILE_BYTES:
+            return data
+    stack.enter_context(_one_large())
+    data = source.read(path, MAX_FILE_BYTES + 1)
+    _check_size(len(data))
+    return data
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_FILE_BYTES:
+        raise BadImageError(
+            f"has {size / 1e6:.0f} MB, at most {MAX_FILE_BYTES / 1e6:.0f} are read; save it smaller"
+        )
+
+
+def threads_for(given: int | None, paths: Iterable[str]) -> int:
+    """How many threads read photos: as ``given``, else by the cores, or for any remote ones more.
+
+    A thread waits for a store, where on the disk it decodes.
+    """
+    if given is not None:
+        return given
+    is_remote = any(map(is_address, paths))
+    return max(machine.threads(), AT_ONCE) if is_remote else machine.threads()
+
+
 def key_of(path: str | os.PathLike[str]) -> bytes:
     """The sha256 digest of a file's content, by which its row is known; raises `BadImageError`."""
     with file_bytes(path) as (data, _):
         return hashlib.sha256(data).digest()
-
-
-@contextlib.contextmanager
-def pool_of(threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
-    """A pool of so many threads, none of which Ctrl-C and SIGTERM wait for."""
-    pool = ThreadPoolExecutor(threads, name)
-    wait = False  # until it is known to be safe: a second Ctrl-C may come at any line
-    try:
-        yield pool
-        wait = True
-    except (Exception, GeneratorExit):
-        wait = True
-        raise
-    finally:
-        pool.shutdown(wait, cancel_futures=not wait)
-
-
-def in_order(
-    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], ahead: int
-) -> Generator[tuple[T, R], None, None]:
-    """Each of ``items`` with its ``function(item)``, computed by ``pool``.
-
-    At most ``ahead`` results are in memory. When the caller stops early, what is queued is
-    dropped.
-    """
-    running: deque[tuple[T, Future[R]]] = deque()
-    try:
-        for item in items:
-            running.append((item, pool.submit(function, item)))
-            if len(running) >= ahead:
-                first, future = running.popleft()
-                yield first, future.result()
-        while running:
-            first, future = running.popleft()
-            yield first, future.result()
-    finally:
-        for _, future in running:
-            future.cancel()

@@ -10,7 +10,7 @@ from bottlenecks import machine
 from bottlenecks.builder import CachedImage
 from bottlenecks.errors import BadImageError
 from bottlenecks.photos.decode import decode
-from bottlenecks.photos.reading import file_bytes, in_order, pool_of
+from bottlenecks.photos.reading import file_bytes, in_order, pool_of, threads_for
 
 
 def pixels_of(images: Sequence[CachedImage]) -> Generator[tuple[int, np.ndarray], None, None]:
@@ -19,7 +19,7 @@ def pixels_of(images: Sequence[CachedImage]) -> Generator[tuple[int, np.ndarray]
     Those whose file is gone, or has another content by now, are passed over: they are not what
     the vectors are of.
     """
-    with pool_of(machine.threads(), "photos") as pool:
+    with pool_of(threads_for(None, (image.path for image in images)), "photos") as pool:
         found = in_order(pool, _pixels, images, 2 * machine.MOST_THREADS)
         with closing(found) as results:
             for row, (_, pixels) in enumerate(results):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bottlenecks import atomic
-from bottlenecks.errors import BadImageError, shown, utf8
+from bottlenecks.errors import BadImageError, public, shown, utf8
 from bottlenecks.photos.decode import thumbnail
 from bottlenecks.photos.page import data_url, jpeg_url, render
 from bottlenecks.photos.reading import file_bytes
@@ -195,8 +195,8 @@ def _of_kind(problems: Sequence[Problem], kind: str) -> list[Problem]:
 
 
 def _writable(value: Any) -> Any:
-    """A setting; a path with what is not UTF-8 in it escaped."""
-    return utf8(value) if isinstance(value, str) else value
+    """A setting; a path with what is not UTF-8 in it escaped, of an address what is public."""
+    return public(utf8(value)) if isinstance(value, str) else value
 
 
 def _picture(path: str) -> str:
