@@ -13,8 +13,8 @@ from bottlenecks import machine
 from bottlenecks.errors import BadImageError
 from bottlenecks.forks import PerProcess
 from bottlenecks.photos.images import Signature, signature_of
-from bottlenecks.photos.places.addresses import is_address
-from bottlenecks.photos.places.place import AT_ONCE, PhotoSource, source_of
+from bottlenecks.photos.places.addresses import AT_ONCE, is_address
+from bottlenecks.photos.places.place import PhotoSource, source_of
 from bottlenecks.photos.places.tree import UNKNOWN
 from bottlenecks.pools import in_order as in_order
 from bottlenecks.pools import pool_of as pool_of

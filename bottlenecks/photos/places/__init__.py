@@ -9,6 +9,7 @@ members    what archives of all kinds have
 zips       a zip archive -> its members
 tars       a tar archive -> its members
 archives   an archive on the disk as a folder of photos
+reasons    why a request failed, in words that anybody may see
 store      requests to what an address leads to, again and within a time
 web        a web server's folders, page by page
 remote     an address as a folder of photos

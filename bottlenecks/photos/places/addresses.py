@@ -10,6 +10,7 @@ import re
 from bottlenecks.errors import UsageError, shown
 
 WEB = ("http", "https")
+AT_ONCE = 16  # requests that are under way: a store is slow, not busy
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _LOCAL = ("file", "local")
 

@@ -24,8 +24,6 @@ from bottlenecks.photos.places.members import Member
 from bottlenecks.photos.places.tree import Found, Listed, Tree, below, versions_of
 
 KINDS: dict[str, ModuleType] = {".zip": zips, ".tar": tars}
-PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
-OTHERS = (".7z", ".rar")
 _MOST_OPEN = 4  # archives: the images, and the sets of a split
 
 
@@ -132,6 +130,16 @@ def opened(path: str) -> Archive:
 def _open(path: str) -> Archive:
     kind = KINDS[os.path.splitext(path)[1].lower()]
     file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb", 0)
+    try:
+        archive = _listed(path, kind, file)
+    except BaseException:
+        file.close()
+        raise
+    weakref.finalize(archive, file.close)
+    return archive
+
+
+def _listed(path: str, kind: ModuleType, file: BinaryIO) -> Archive:
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "is no regular file", path)
@@ -151,9 +159,7 @@ def _open(path: str) -> Archive:
             f"the archive {shown(path)} holds names that would lie outside of it, or that no file "
             f"can have, such as {shown(tree.unsafe[0])!r}; unpack it and see what they are"
         )
-    archive = Archive(file, signature, members, tree, kind)
-    weakref.finalize(archive, file.close)
-    return archive
+    return Archive(file, signature, members, tree, kind)
 
 
 def _signature(archive: Signature, member: Member) -> Signature:

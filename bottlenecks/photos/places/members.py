@@ -44,7 +44,8 @@ class Sparing(io.BufferedReader):
         self.seek(0)
 
     def read(self, size: int | None = -1, /) -> bytes:
-        asked = self._most if size is None or size < 0 else size
+        left = max(0, os.fstat(self.fileno()).st_size - self.tell())
+        asked = left if size is None or size < 0 else min(size, left)
         if asked > self._most:
             raise ValueError("it is too much to read at once")
         return super().read(asked)

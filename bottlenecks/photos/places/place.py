@@ -9,7 +9,6 @@ from bottlenecks.photos.images import DISK, FOLDER, Folders, find_images
 from bottlenecks.photos.places import addresses
 from bottlenecks.photos.places.addresses import is_address
 
-AT_ONCE = 16  # photos that are read at once from a store
 _ARCHIVE = re.compile(r"(\.(?:zip|tar))(?=/|$)", re.IGNORECASE)
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
 

@@ -17,14 +17,13 @@ from urllib.parse import quote, unquote
 
 from bottlenecks.errors import UsageError, shown
 from bottlenecks.photos.images import FILE, FOLDER, HEADER_BYTES, IMAGE_SUFFIXES, Entry, Signature
+from bottlenecks.photos.places import reasons, web
 from bottlenecks.photos.places import store as stores
-from bottlenecks.photos.places import web
-from bottlenecks.photos.places.addresses import WEB, join, scheme_of
+from bottlenecks.photos.places.addresses import AT_ONCE, WEB, join, scheme_of
 from bottlenecks.photos.places.store import Store, store_of
 from bottlenecks.photos.places.tree import UNKNOWN, Found, Listed, Tree, below, versions_of
 from bottlenecks.pools import in_order, pool_of
 
-AT_ONCE = 16  # requests that are under way: a store is slow, not busy
 # What stores call a version of a file, and the time of it.
 _TAGS = ("ETag", "etag", "generation", "md5Hash", "content_md5", "checksum")
 _TIMES = ("LastModified", "last_modified", "mtime", "modified", "updated", "created")
@@ -54,7 +53,7 @@ class RemoteFolder:
         except FileNotFoundError:
             return "", tree
         except Exception as error:
-            raise stores.failure(self.root, error) from error
+            raise reasons.failure(self.root, error) from error
         if tree.unsafe:
             log.warning(
                 "%s: names that no file can have are passed over, %d of them, such as %s",
@@ -117,13 +116,13 @@ class RemoteFolder:
                 for _, answer in answers:
                     yield answer
             except Exception as error:
-                raise stores.failure(self.root, error) from error
+                raise reasons.failure(self.root, error) from error
 
     def _start(self, path: str) -> bytes:
         try:
             return self._bytes(path, HEADER_BYTES, stores.CONTACT_SECONDS)
         except Exception as error:
-            if stores.is_final(error):
+            if reasons.is_final(error):
                 return b""
             raise
 
@@ -169,8 +168,8 @@ class WebFolder(RemoteFolder):
         try:
             return store.run(web.head, store.fs, address, seconds=stores.CONTACT_SECONDS)[0], ""
         except Exception as error:
-            if stores.is_final(error):
-                return UNKNOWN, f"cannot be read: {stores.reason(error)}"
+            if reasons.is_final(error):
+                return UNKNOWN, f"cannot be read: {reasons.reason(error)}"
             raise
 
     def _bytes(self, path: str, limit: int, seconds: float) -> bytes:

@@ -3,23 +3,21 @@
 import functools
 import importlib.util
 import random
-import re
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from bottlenecks.errors import (
     BadImageError,
     ImageFolderError,
-    RetrainError,
     StoreLostError,
     UsageError,
     shown,
 )
 from bottlenecks.forks import PerProcess
 from bottlenecks.photos.places.addresses import WEB, origin_of, problem_of, scheme_of
+from bottlenecks.photos.places.reasons import is_final, reason
 
 CONTACT_SECONDS = 20.0  # in which a store must answer for the first time
 LIST_SECONDS = 3600.0  # of a listing, which is many requests
@@ -35,11 +33,6 @@ _PACKAGES = {
     **dict.fromkeys(("gs", "gcs"), "gcsfs"),
     **dict.fromkeys(("az", "abfs", "abfss", "adl"), "adlfs"),
     **dict.fromkeys(WEB, "aiohttp"),
-}
-_FOR_EVERYBODY = {
-    "s3": "FSSPEC_S3_ANON=true",
-    "gs": "FSSPEC_GS_TOKEN=anon",
-    "gcs": "FSSPEC_GCS_TOKEN=anon",
 }
 R = TypeVar("R")
 
@@ -128,11 +121,11 @@ def store_of(address: str) -> Store:
 
     Raises `UsageError` for an address that is not followed, and where what it needs is missing.
     """
+    if problem := problem_of(address):
+        raise UsageError(f"{shown(address)} {problem}")
     origin, here = origin_of(address), _stores()
     with here.lock:
         if origin not in here.of_origin:
-            if problem := problem_of(address):
-                raise UsageError(f"{shown(address)} {problem}")
             here.of_origin[origin] = Store(origin)
         return here.of_origin[origin]
 
@@ -150,7 +143,7 @@ def _file_system(origin: str) -> Any:
     from fsspec.registry import known_implementations
 
     try:
-        return url_to_fs(origin)[0]
+        return _within(CONTACT_SECONDS, lambda: url_to_fs(origin)[0])
     except ImportError as error:
         advice = known_implementations.get(scheme, {}).get("err", "install what it needs")
         raise UsageError(f"{shown(origin)} cannot be read: {shown(advice)}") from error
@@ -184,75 +177,3 @@ def _within(seconds: float, work: Callable[[], R]) -> R:
     if errors:
         raise errors[0]
     return results[0]
-
-
-def failure(address: str, error: Exception) -> RetrainError:
-    """The error of a folder that cannot be listed, in one line."""
-    if isinstance(error, RetrainError):
-        return error
-    remedy = ""
-    if is_credentials(error):
-        remedy = "; set them up as for your other programs (environment, profile)"
-        public = _FOR_EVERYBODY.get(scheme_of(address))
-        remedy += f", or {public} for what everybody may read" if public else ""
-    return ImageFolderError(f"cannot list {shown(address)}: {reason(error)}{remedy}")
-
-
-def is_credentials(error: BaseException) -> bool:
-    return any("Credential" in type(one).__name__ for one in _chain(error))
-
-
-def is_final(error: BaseException) -> bool:
-    """Whether asking again is of no use."""
-    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | UsageError):
-        return True
-    status = _status(error)
-    is_wrong = status is not None and 400 <= status < 500 and status not in (408, 425, 429)
-    no_name = any(isinstance(one, socket.gaierror) for one in _chain(error))
-    is_ours = isinstance(error, TypeError | ValueError | NotImplementedError | BadImageError)
-    return is_wrong or no_name or is_ours or is_credentials(error)
-
-
-def reason(error: BaseException) -> str:
-    """Why a request failed, in words of this program: a library's may hold what nobody may see."""
-    chain = list(_chain(error))
-    if is_credentials(error):
-        return "no credentials were found for it, or they are incomplete"
-    if isinstance(error, FileNotFoundError):
-        return "it is not there"
-    if isinstance(error, PermissionError):
-        return "no permission"
-    if any(isinstance(one, socket.gaierror) for one in chain):
-        return "the name of its host is not known"
-    if any(isinstance(one, TimeoutError) or "Timeout" in type(one).__name__ for one in chain):
-        return "it does not answer in time"
-    if (status := _status(error)) is not None:
-        return f"it answers with status {status}"
-    if any(isinstance(one, ConnectionError) or "Connect" in type(one).__name__ for one in chain):
-        return "no connection"
-    code = re.sub(r"[^A-Za-z0-9]", "", str(getattr(error, "errno", None) or ""))
-    return f"it fails ({type(error).__name__}{' ' + code if code else ''})"
-
-
-def _status(error: BaseException) -> int | None:
-    """The status of the HTTP answer that an error comes from, as the libraries have it."""
-    for one in _chain(error):
-        status = getattr(one, "status", None) or getattr(one, "status_code", None)
-        if isinstance(response := getattr(one, "response", None), dict):
-            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", status)
-        if isinstance(status, int):
-            return status
-    return None
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and those that it came from."""
-    seen: set[int] = set()
-    left = [error]
-    while left:
-        one = left.pop()
-        if id(one) not in seen:
-            seen.add(id(one))
-            yield one
-            causes = (one.__cause__, one.__context__, getattr(one, "os_error", None))
-            left += [cause for cause in causes if isinstance(cause, BaseException)]

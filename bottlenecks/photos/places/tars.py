@@ -18,7 +18,10 @@ def members(file: BinaryIO) -> Iterator[Member]:
     """All members of a tar archive, in its order. Raises `ImageFolderError`, ``OSError``."""
     count = end = 0
     try:
-        with tarfile.open(fileobj=Sparing(file, _MOST_AT_ONCE), mode="r:") as archive:
+        with (
+            Sparing(file, _MOST_AT_ONCE) as headers,
+            tarfile.open(fileobj=headers, mode="r:") as archive,
+        ):
             while (info := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # which it would keep all
                 count += 1
@@ -28,6 +31,8 @@ def members(file: BinaryIO) -> Iterator[Member]:
                     raise ImageFolderError(_BROKEN)
                 end = archive.offset
                 yield _member(info)
+    except ImageFolderError:
+        raise
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise ImageFolderError(_BROKEN) from error
     if bytes_at(file, end, tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

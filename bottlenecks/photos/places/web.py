@@ -13,12 +13,11 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from bottlenecks.errors import ImageFolderError, shown
 from bottlenecks.photos.images import Signature
-from bottlenecks.photos.places.addresses import join
+from bottlenecks.photos.places.addresses import AT_ONCE, join
 from bottlenecks.photos.places.store import Store
 from bottlenecks.photos.places.tree import DEEPEST, UNKNOWN, Found
 from bottlenecks.pools import in_order, pool_of
 
-AT_ONCE = 16
 MOST_PAGES = 100_000
 _PAGE_BYTES = 64 * 2**20
 _CHUNK = 2**16

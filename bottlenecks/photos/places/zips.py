@@ -23,7 +23,7 @@ _UNIX, _KIND, _PLAIN = 3, 0o170000, (0, 0o100000)  # the system that gives it a 
 def members(file: BinaryIO) -> Iterator[Member]:
     """All members of a zip archive, in its order. Raises `ImageFolderError`, ``OSError``."""
     try:
-        with zipfile.ZipFile(Sparing(file, MOST_LIST_BYTES)) as archive:
+        with Sparing(file, MOST_LIST_BYTES) as list_, zipfile.ZipFile(list_) as archive:
             infos = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         raise ImageFolderError("is no whole zip archive: it is damaged, or cut off") from error
