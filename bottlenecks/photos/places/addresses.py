@@ -30,15 +30,18 @@ def origin_of(address: str) -> str:
     return f"{scheme.lower()}://{re.split('[/?#]', rest, maxsplit=1)[0]}"
 
 
-def problem_of(address: str) -> str:
-    """Why an address is not followed; empty where it may be."""
+def problem_of(address: str, folder: bool = False) -> str:
+    """Why an address is not followed; empty where it may be.
+
+    The name of a ``folder`` could be taken for a chain of addresses, as ``zip://*::s3://...`` is.
+    """
     user = origin_of(address).partition("://")[2].rpartition("@")[0]
     if ":" in user or (user and scheme_of(address) in WEB):
         return (
             "has a password or a user in it, where lists and reports would show them; set them up "
             "as the store's other programs want them (environment, profile, .netrc)"
         )
-    if "::" in address:
+    if "::" in (address if folder else origin_of(address)):
         return "is a chain of addresses; name one that holds the photos themselves"
     if scheme_of(address) in _LOCAL:
         return "is a folder of this machine; name it without the scheme"
@@ -47,7 +50,7 @@ def problem_of(address: str) -> str:
 
 def check_folder(address: str, flag: str) -> None:
     """Raise `UsageError` for an address that cannot be that of a folder."""
-    problem = problem_of(address)
+    problem = problem_of(address, folder=True)
     if not problem and re.search("[?#]", address):
         problem = "has a ? or # in it, which a folder has not"
     if problem:

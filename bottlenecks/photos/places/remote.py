@@ -19,7 +19,7 @@ from bottlenecks.errors import UsageError, shown
 from bottlenecks.photos.images import FILE, FOLDER, HEADER_BYTES, IMAGE_SUFFIXES, Entry, Signature
 from bottlenecks.photos.places import reasons, web
 from bottlenecks.photos.places import store as stores
-from bottlenecks.photos.places.addresses import AT_ONCE, WEB, join, scheme_of
+from bottlenecks.photos.places.addresses import AT_ONCE, WEB, join, problem_of, scheme_of
 from bottlenecks.photos.places.store import Store, store_of
 from bottlenecks.photos.places.tree import UNKNOWN, Found, Listed, Tree, below, versions_of
 from bottlenecks.pools import in_order, pool_of
@@ -46,7 +46,12 @@ class RemoteFolder:
 
     @functools.cached_property
     def _listing(self) -> tuple[str, Tree]:
-        """What is there, "folder", "file" or empty, and all below. Raises `ImageFolderError`."""
+        """What is there, "folder", "file" or empty, and all below.
+
+        Raises `ImageFolderError`, `UsageError`.
+        """
+        if problem := problem_of(self.root, folder=True):
+            raise UsageError(f"{shown(self.root)} {problem}")
         tree = Tree()
         try:
             kind = self._fill(tree)

@@ -76,9 +76,10 @@ def _in_folder(folder: str, base: str, text: str) -> Iterator[tuple[str, str]]:
         if not is_same or parts.query or not parts.path.startswith(own.path):
             continue
         segment = parts.path[len(own.path) :]
-        if segment.removesuffix("/") and "/" not in segment[:-1] and segment not in seen:
+        name = unquote(segment.removesuffix("/"))
+        if name and "/" not in name and segment not in seen:
             seen.add(segment)
-            yield unquote(segment.removesuffix("/")), join(folder, segment)
+            yield name, join(folder, segment)
 
 
 class _Links(HTMLParser):

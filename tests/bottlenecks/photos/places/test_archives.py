@@ -331,9 +331,7 @@ def test_a_bomb_is_unpacked_no_further_than_it_says(
 
 @both
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.98])
-def test_an_archive_that_is_cut_off(
-    folder: Path, tmp_path: Path, pack: Pack, share: float
-) -> None:
+def test_an_archive_that_is_cut_off(folder: Path, tmp_path: Path, pack: Pack, share: float) -> None:
     path = pack(folder, tmp_path / f"photos.{pack.__name__[:3]}")
     data = path.read_bytes().rstrip(b"\0")
     path.write_bytes(data[: int(len(data) * share)])
@@ -430,7 +428,7 @@ def test_a_hundred_thousand_members(tmp_path: Path, pack: Pack) -> None:
 @pytest.mark.parametrize("name", ["photos.tar.gz", "photos.TGZ", "photos.7z", "photos.tar.xz"])
 def test_what_has_no_random_access_is_refused_with_advice(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"anything")
-    with pytest.raises(ImageFolderNotFoundError, match="packed so that .* unpack it"):
+    with pytest.raises(ImageFolderNotFoundError, match=r"packed so that .* unpack it"):
         scan(tmp_path / name)
 
 

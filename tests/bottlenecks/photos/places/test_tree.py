@@ -28,7 +28,8 @@ def test_folders_and_files() -> None:
     kinds = [made.kind(name) for name in ("", "daisy", "daisy/a.jpg", "daisy/x", "x/y")]
     assert kinds == [FOLDER, FOLDER, FILE, "", ""]
     assert not made.unsafe
-    assert [entry.path for entry in made.list("daisy", "s3://b/daisy/")][0] == "s3://b/daisy/a.jpg"
+    paths = [entry.path for entry in made.list("daisy", "s3://b/daisy/")]
+    assert paths == ["s3://b/daisy/a.jpg", "s3://b/daisy/b.jpg"]
     with pytest.raises(FileNotFoundError):
         made.list("daisy/a.jpg", "x")
 
