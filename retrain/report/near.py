@@ -34,9 +34,9 @@ _CENTRE_ROWS, _CENTRE_CELLS = 1000, 2**29
 _ALIKE, _USUAL = 0.8, 0.25
 _PROJECTED = 256  # numbers that neighbours are searched in
 _MARGIN = 0.15  # more than a distance in them is off: by 1 / sqrt(2 * 256), that is 4.4 %
-_BLOCK_CELLS, _GROUP = 2**25, 64
+_BLOCK_CELLS, _GROUP = 2**24, 64
 _SEARCHED = 2**16  # photos whose projections are in memory at once: 64 MB
-# Pairs of a held-out photo and any other that are compared, which takes two cores two minutes. Of
+# Pairs of a held-out photo and any other that are compared: two minutes of a core, all in all. Of
 # 200,000 photos, a fifth of them held out, all are.
 MOST_PAIRS = 2**33
 _TINY = np.finfo(np.float32).tiny
