@@ -49,7 +49,10 @@ class WebServer(http.server.ThreadingHTTPServer):
         self.requests: list[tuple[str, str]] = []
         self.pages: dict[str, bytes] = {}  # in place of lists, by their paths
         self.broken: list[int] = []  # statuses that are answered first
-        self.hangs = threading.Event()
+        self.hangs_at: tuple[str, str] | None = None  # the method, and the end of the path
+
+    def handle_error(self, *_: object) -> None:
+        """Clients that go while they are answered are what some tests are about."""
 
     @property
     def address(self) -> str:
@@ -65,7 +68,8 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
     def _is_answered(self) -> bool:
         self.server.requests.append((self.command, self.path))
-        if self.server.hangs.is_set():
+        method, end = self.server.hangs_at or ("", "")
+        if self.command == method and self.path.endswith(end):
             time.sleep(5)
         if self.server.broken:
             self.send_error(self.server.broken.pop(0))
@@ -179,6 +183,7 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Faults]]:
     fsspec = pytest.importorskip("fsspec", reason="needs fsspec")
     from fsspec.implementations.memory import MemoryFileSystem
 
+    from bottlenecks.forks import PerProcess
     from bottlenecks.photos.places import store
 
     class Faulty(MemoryFileSystem):  # type: ignore[misc]
@@ -203,7 +208,7 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Faults]]:
 
     fsspec.register_implementation("faulty", Faulty, clobber=True)
     monkeypatch.setattr(store, "_PAUSES", (0.001,) * 5)
-    monkeypatch.setattr(store, "_stores", store.PerProcess(store._Stores))
+    monkeypatch.setattr(store, "_stores", PerProcess(store._Stores))
     Faults.reset()
     yield Faults
     Faults.reset()

@@ -1,5 +1,7 @@
 """Addresses are followed as they are, and said without what may be secret."""
 
+from typing import Any
+
 import pytest
 
 from bottlenecks.config import Config
@@ -60,7 +62,7 @@ def test_what_everybody_may_see(address: str, expected: str) -> None:
 )
 @pytest.mark.parametrize("flag", ["image_dir", "validation_dir", "test_dir"])
 def test_what_cannot_be_a_folder_s_is_a_usage_error(address: str, what: str, flag: str) -> None:
-    folders = {"image_dir": "photos", flag: address}
+    folders: dict[str, Any] = {"image_dir": "photos", flag: address}
     with pytest.raises(UsageError, match=rf"^--{flag} .*{what}") as error:
         Config(**folders)
     assert "secret" not in str(error.value)

@@ -14,6 +14,7 @@ from bottlenecks.builder import build
 from bottlenecks.cli import main
 from bottlenecks.config import Config
 from bottlenecks.errors import BadImageError, ImageFolderError, ImageFolderNotFoundError
+from bottlenecks.forks import PerProcess
 from bottlenecks.photos.labels import scan
 from bottlenecks.photos.places import store
 from bottlenecks.photos.places.remote import signature_in
@@ -237,7 +238,7 @@ def test_without_credentials(bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    monkeypatch.setattr(store, "_stores", store.PerProcess(store._Stores))
+    monkeypatch.setattr(store, "_stores", PerProcess(store._Stores))
     s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(ImageFolderError, match=r"no credentials were found.*FSSPEC_S3_ANON=true"):
         scan(f"s3://{bucket}/some/photos")

@@ -10,6 +10,7 @@ import pytest
 from bottlenecks.builder import build
 from bottlenecks.config import Config
 from bottlenecks.errors import BadImageError, ImageFolderError, StoreLostError, UsageError
+from bottlenecks.forks import PerProcess
 from bottlenecks.photos.labels import scan
 from bottlenecks.photos.places import store
 from bottlenecks.photos.reading import file_bytes
@@ -183,8 +184,8 @@ def test_an_address_that_is_not_followed(faults: type[Faults], address: str, mes
 def test_what_is_missing_is_said_with_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, address: str, packages: str
 ) -> None:
-    monkeypatch.setattr(store, "_stores", store.PerProcess(store._Stores))
-    monkeypatch.setattr(store.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(store, "_stores", PerProcess(store._Stores))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=f"pip install {packages}$"):
         scan(address)
 

@@ -1,5 +1,6 @@
 """Folders that a web server lists: only what lies right in each, by the rules of the disk."""
 
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -58,19 +59,13 @@ def test_hidden_folders_are_not_even_looked_into(server: WebServer) -> None:
 def test_a_warm_run_reads_no_photo(server: WebServer, tmp_path: Path) -> None:
     long_ago = time.time() - 3600
     for path in (tmp_path / "Dataset").rglob("*"):
-        os_utime(path, long_ago)
+        os.utime(path, (long_ago, long_ago))
     report = build(config(server, tmp_path), extractor=StandIn())
     assert (report.computed, report.copies) == (6, len(ODD))
     server.requests.clear()
     report = build(config(server, tmp_path), extractor=StandIn())
     assert (report.computed, report.cached) == (0, 6 + len(ODD))
     assert server.photos_read() == 1  # the start of what is not named as an image
-
-
-def os_utime(path: Path, seconds: float) -> None:
-    import os
-
-    os.utime(path, (seconds, seconds))
 
 
 def test_only_links_into_the_folder_are_followed(server: WebServer, tmp_path: Path) -> None:
@@ -138,7 +133,7 @@ def test_a_server_that_hangs(server: WebServer, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(web, "_PAGE_SECONDS", 0.3)
     monkeypatch.setattr(store, "READ_SECONDS", 0.3)
     monkeypatch.setattr(store, "_SLOWEST", 1e12)
-    server.hangs.set()
+    server.hangs_at = ("GET", "")
     with pytest.raises(ImageFolderError, match="does not answer in time"):
         scan(f"{server.address}/Dataset")
     with pytest.raises(BadImageError, match="does not answer in time"), file_bytes(image.path):
