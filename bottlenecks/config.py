@@ -18,7 +18,8 @@ class PhotoSettings(Settings):
     image_dir: str = flag(
         dataclasses.MISSING,
         "folder of photos, with one sub-folder per label, or of a ready-made split: train, "
-        "validation and test folders with these in each",
+        "validation and test folders with these in each; also a .zip or .tar of it, or an address "
+        "(s3://bucket/photos, gs://..., https://...)",
         metavar="DIR",
         first=True,
     )
@@ -33,7 +34,8 @@ class PhotoSettings(Settings):
     )
     decode_threads: int | None = flag(
         None,
-        "threads that read and decode photos (default: one a core, at most 8, on a GPU 32)",
+        "threads that read and decode photos (default: one a core, at most 8, on a GPU 32; for "
+        "photos behind an address at least 16)",
         metavar="N",
     )
     strict: bool = flag(False, "stop at the first image that cannot be read")

@@ -77,7 +77,7 @@ class Classifier:
 
         ``photos`` is one of these, or an iterable of them:
 
-        - a path, or the path of a folder, which stands for the images in it and below
+        - a path or an address, or one of a folder, which stands for the images in it and below
         - ``bytes`` of an image file
         - a PIL image, which is turned upright by its EXIF; transparency becomes white
         - pixels: (height, width, 3) uint8 RGB, or with 1 or 4 channels or none, and several of

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from label_image.classifier import Result
     from label_image.sheet import Sheet
 
+PHOTOS = (
+    "photos, or folders of photos; also in a .zip or .tar, or addresses (s3://..., https://...)"
+)
 BAR_SECONDS = 1.0  # before the bar shows
 
 DESCRIPTION = """\
@@ -38,7 +41,7 @@ def command() -> NoReturn:
 
 def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(prog="python -m label_image", description=DESCRIPTION)
-    parser.add_argument("photos", nargs="*", metavar="PHOTO", help="photos, or folders of photos")
+    parser.add_argument("photos", nargs="*", metavar="PHOTO", help=PHOTOS)
     parser.add_argument("--image", action="append", metavar="FILE", help="the same as PHOTO")
     parser.add_flags(Config)
     group = parser.add_argument_group("instead of labelling")
