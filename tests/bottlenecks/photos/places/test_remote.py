@@ -20,6 +20,7 @@ from bottlenecks.photos.places import store
 from bottlenecks.photos.places.remote import signature_in
 from bottlenecks.photos.places.tree import UNKNOWN
 from bottlenecks.photos.reading import file_bytes, threads_for
+from bottlenecks.store.folder import Folder
 from bottlenecks.store.stat_index import StatIndex
 from tests.conftest import Call, Run, assert_one_error_line, make_dataset
 from tests.places import in_memory, in_s3, s3_server
@@ -326,7 +327,7 @@ def test_a_change_shows_in_the_signature(
 ) -> None:
     signature = signature_in(about)
     assert signature == signature_in(dict(about)) != signature_in(other)
-    index = StatIndex(tmp_path / "index")
+    index = StatIndex(Folder(tmp_path))
     index.put("a", signature, bytes(32), time.time_ns())
     assert index.get("a", signature) == bytes(32)
     assert index.get("a", signature_in(other)) is None
@@ -334,7 +335,7 @@ def test_a_change_shows_in_the_signature(
 
 @pytest.mark.parametrize("about", [{}, {"size": 7}, {"mtime": "?"}, {"ETag": ""}])
 def test_what_says_nothing_is_not_remembered(about: dict[str, Any], tmp_path: Path) -> None:
-    index = StatIndex(tmp_path / "index")
+    index = StatIndex(Folder(tmp_path))
     signature = signature_in(about)
     assert signature[1:] == UNKNOWN[1:]
     index.put("a", signature, bytes(32), time.time_ns())
