@@ -27,7 +27,7 @@ NEAR_IN_LABEL, _FEW_NEIGHBOURS = 0.7, 30
 # versions of one photo, and renderings of one model.
 SAME_SCENE = 0.8
 # Photos of a label that its centre is taken of, and of many labels fewer: cosines between such, of
-# all labels. 500 labels of 1000 photos take 20 seconds of a core.
+# all labels. 500 labels of 1000 photos take half a minute of a core.
 _CENTRE_ROWS, _CENTRE_CELLS = 1000, 2**29
 # Photos of a label are alike from this part of the way between its usual cosine and 1. Usual is the
 # lower quartile: a label that is one series for five sixths has its median in the series.
