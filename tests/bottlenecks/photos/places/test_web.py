@@ -140,7 +140,8 @@ def test_a_server_that_hangs(server: WebServer, monkeypatch: pytest.MonkeyPatch)
         pass
 
 
-def test_names_that_lead_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_lead_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fsspec", reason="needs fsspec")
     pytest.importorskip("aiohttp", reason="needs aiohttp")
     monkeypatch.setattr(store, "_PAUSES", (0.001,) * 5)
     with pytest.raises(ImageFolderError, match="name of its host is not known"):
