@@ -26,6 +26,7 @@ from bottlenecks.errors import (
     RetrainError,
 )
 from bottlenecks.photos.decode import decode
+from bottlenecks.photos.images import Signature
 from bottlenecks.photos.reading import file_bytes
 from bottlenecks.store import lock
 from bottlenecks.store.cache import Cache
@@ -60,9 +61,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the image files that a build opens."""
     names: list[str] = []
 
-    def counted(path: str) -> object:
+    def counted(path: str, listed: Signature) -> object:
         names.append(os.path.basename(path))
-        return file_bytes(path)
+        return file_bytes(path, listed)
 
     monkeypatch.setattr(builder, "file_bytes", counted)
     return names
