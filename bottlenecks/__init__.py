@@ -27,6 +27,9 @@ speeds       how fast this machine was
 config       the settings of stage one
 outputs      what a command writes: never over an input, or what is another's
 rows         pixels through the network into the store
+computing    who computes rows: its protocol, and this process as one
+cluster/     the machines of a cluster as another
+who          which of them computes the rows of a run
 calibration  photos of a folder -> the network's numbers in 8 bits
 extractors   which precision and engine computes the rows of a folder
 builder      build(): all of it together

@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from bottlenecks import machine, speeds
+from bottlenecks import speeds
+from bottlenecks.computing import Computing, Read
 from bottlenecks.config import Config
 from bottlenecks.errors import BadImageError, ImageFolderError, if_interrupted, shown
 from bottlenecks.extractors import extractor_for, name_of
@@ -19,13 +18,13 @@ from bottlenecks.network.inception import Extractor
 from bottlenecks.network.names import PRECISIONS
 from bottlenecks.outputs import check_folder_place
 from bottlenecks.photos.decode import decode
-from bottlenecks.photos.images import Signature
+from bottlenecks.photos.images import ImageFile, Signature
 from bottlenecks.photos.labels import ImageFolder, LabeledImage, scan
-from bottlenecks.photos.reading import file_bytes, in_order, pool_of, threads_for
-from bottlenecks.rows import Rows
+from bottlenecks.photos.reading import file_bytes
 from bottlenecks.store.cache import Cache, again_if_lost
 from bottlenecks.store.layout import BAD_IMAGES_FILE
 from bottlenecks.store.stat_index import StatIndex
+from bottlenecks.who import computing
 
 INDEX_SECONDS = 60.0  # that the stat index may be behind; it only saves reading
 
@@ -87,11 +86,20 @@ class BuildReport:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a build is: ``done`` of ``total`` images, of which ``computed`` in this run."""
+    """How far a build is: ``done`` of ``total`` images, of which ``computed`` in this run.
+
+    ``machines`` of a cluster compute, 0 where it is this process.
+    """
 
     done: int
     total: int
     computed: int
+    machines: int = 0
+
+    @property
+    def by(self) -> str:
+        """Who computes, to be shown; empty where it is this process."""
+        return f"{self.machines} machine{'s' * (self.machines > 1)}" if self.machines else ""
 
 
 OnProgress = Callable[[Progress], None]
@@ -131,6 +139,36 @@ def check_folders(config: Config) -> None:
     """Raise `OutputError` where the folders that `build` writes to cannot be, making none."""
     for flag in ("bottleneck_dir", "model_dir"):
         check_folder_place(getattr(config, flag), flag)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a file is: the sha256 of its content, its signature, and when it was read."""
+
+    key: bytes
+    signature: Signature
+    read_ns: int
+
+
+@dataclass(frozen=True)
+class PhotoReader:
+    """Reads, hashes, and, where its vector is not cached, decodes one image to ``size``."""
+
+    size: tuple[int, int]
+
+    def __call__(
+        self, file: ImageFile, is_cached: Callable[[bytes], bool]
+    ) -> Read[Found | BadImageError]:
+        try:
+            if file.problem:
+                raise BadImageError(file.problem)
+            read_ns = time.time_ns()
+            with file_bytes(file.path, file.signature) as (data, signature):
+                key = hashlib.sha256(data).digest()
+                pixels = {} if is_cached(key) else {key: decode(data, self.size)}
+            return Read(Found(key, signature, read_ns), pixels)
+        except BadImageError as error:
+            return Read(error)
 
 
 @dataclass
@@ -206,54 +244,44 @@ class _Build:
 
     def _compute(self, unknown: list[LabeledImage]) -> None:
         """Read ``unknown``, run the network on what the cache lacks, commit as it goes."""
-        batch_size = self.config.batch_size or machine.batch_size()
-        rows = Rows(self.cache, self.extractor, batch_size)
         saved = time.monotonic()
+        files = [image.file for image in unknown]
         with ExitStack() as stack:
-            stack.callback(rows.commit)  # also when the run is interrupted
-            threads = threads_for(self.config.decode_threads, (image.path for image in unknown))
-            pool = stack.enter_context(pool_of(threads, "photos"))
-            results = stack.enter_context(
-                closing(in_order(pool, self._read, unknown, 2 * batch_size))
+            rows: Computing[ImageFile, Found | BadImageError] = stack.enter_context(
+                computing(
+                    self.config,
+                    self.cache,
+                    self.extractor,
+                    PhotoReader(self.extractor.spec.input_size),
+                    files[0].path,
+                    on_change=lambda: self._show_progress(rows),
+                )
             )
-            for image, result in results:
-                if isinstance(result, BadImageError):
-                    self._fail(image, result)
+            for number, found in stack.enter_context(closing(rows.read(files))):
+                image = unknown[number]
+                if isinstance(found, BadImageError):
+                    self._fail(image, found)
                     continue
-                self.keys[image.relpath] = result.key
+                self.keys[image.relpath] = found.key
                 path = self.folder.absolute(image)
-                self.index.put(path, result.signature, result.key, result.read_ns)
-                if result.key in rows:
+                self.index.put(path, found.signature, found.key, found.read_ns)
+                if found.key in rows:
                     self.copies += 1
-                elif result.key not in self.cache:
+                elif found.key not in self.cache:
                     self._start_writing()  # and see what another run has added
-                    if result.key not in self.cache and result.pixels is not None:
-                        rows.add(result.key, result.pixels)
+                    if found.key not in self.cache:
+                        rows.add(found.key)
                 self._show_progress(rows)
                 if self.is_writing and time.monotonic() - saved > INDEX_SECONDS:
                     self.index.save()
                     saved = time.monotonic()
-            rows.flush()
             self._show_progress(rows)
         self.computed += rows.computed
         self.images_per_second = rows.images_per_second
-        if rows.computed >= speeds.LEAST_IMAGES:
+        if rows.computed >= speeds.LEAST_IMAGES and not rows.machines:
             precision = self.extractor.description.get("precision")
             if precision in PRECISIONS:
                 speeds.remember(self.config.model_dir, precision, rows.images_per_second)
-
-    def _read(self, image: LabeledImage) -> "_Read | BadImageError":
-        """Read, hash, and, where its vector is not cached, decode one image; in a thread."""
-        try:
-            if image.file.problem:
-                raise BadImageError(image.file.problem)
-            read_ns = time.time_ns()
-            with file_bytes(image.path, image.file.signature) as (data, signature):
-                key = hashlib.sha256(data).digest()
-                pixels = None if key in self.cache else decode(data, self.extractor.spec.input_size)
-            return _Read(key, signature, read_ns, pixels)
-        except BadImageError as error:
-            return error
 
     def _fail(self, image: LabeledImage, error: BadImageError) -> None:
         self.keys.pop(image.relpath, None)  # it may have been readable a moment ago
@@ -264,9 +292,10 @@ class _Build:
                 "leave out --strict to skip it"
             )
 
-    def _show_progress(self, rows: Rows) -> None:
+    def _show_progress(self, rows: Computing[ImageFile, Found | BadImageError]) -> None:
         done = len(self.keys) + len(self.failed) - rows.waiting
-        self.on_progress(Progress(done, len(self.folder.images), self.computed + rows.computed))
+        computed = self.computed + rows.computed
+        self.on_progress(Progress(done, len(self.folder.images), computed, rows.machines))
 
     def _write_bookkeeping(self) -> None:
         """The stat index and the list of bad images, as this run leaves them."""
@@ -330,13 +359,3 @@ class _Build:
                 f"{self.cache.path_of(BAD_IMAGES_FILE)}"
             )
         return report
-
-
-@dataclass(frozen=True)
-class _Read:
-    """What `_Build._read` got from a file; ``pixels`` is None where the vector is cached."""
-
-    key: bytes
-    signature: Signature
-    read_ns: int
-    pixels: np.ndarray | None

@@ -114,7 +114,7 @@ def _build(config: Config, exports: dict[str, str], extractor: "Extractor | None
                 config,
                 extractor=extractor or extractor_for(config, folder, download, calibrating),
                 folder=folder,
-                on_progress=lambda p: bar(p.done, p.total),
+                on_progress=lambda p: bar(p.done, p.total, p.by),
             )
         print(summary(report), flush=True)
         for suffix, export in (("hdf5", takeout.export_hdf5), ("npz", takeout.export_npz)):

@@ -2,11 +2,16 @@
 
 import dataclasses
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import ClassVar
 
+from bottlenecks.errors import UsageError, shown
 from bottlenecks.network.names import AUTO, ENGINES, IMAGENET, PRECISIONS, RANDOM
 from bottlenecks.photos.places.place import archive_in, check_folder
 from bottlenecks.settings import Output, Settings, flag, require
+
+LOCAL = "local"  # a cluster of this machine; AUTO is the one that it is in
+CLIENT = "ray://"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +97,18 @@ class Config(PhotoSettings):
         metavar="|".join((AUTO, *ENGINES)),
     )
 
+    cluster: str | None = flag(
+        None,
+        "let the machines of a Ray cluster compute: local (this one), auto (the one this machine "
+        "is in), or its address (ray://host:10001, host:6379); an extra",
+        metavar="local|auto|ADDRESS",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cluster is not None:
+            check_cluster(self.cluster)
+
     @property
     def inputs(self) -> dict[str, str]:
         own = {} if self.weights in (IMAGENET, RANDOM) else {"weights": self.weights}
@@ -101,3 +118,22 @@ class Config(PhotoSettings):
     def outputs(self) -> list[Output]:
         names = ("bottleneck_dir", "model_dir")
         return [*super().outputs, *(Output(x, getattr(self, x), folder=True) for x in names)]
+
+
+def check_cluster(address: str) -> None:
+    """Raise `UsageError` for what is no address of a cluster, and where Ray is not installed."""
+    if address not in (LOCAL, AUTO) and host_and_port(address) is None:
+        raise UsageError(
+            "--cluster must be local (this machine), auto (the cluster that it is in), or an "
+            f"address such as ray://host:10001 or host:6379. Received: {shown(address)}"
+        )
+    if find_spec("ray") is None:
+        raise UsageError("--cluster needs Ray: pip install ray, or leave it out")
+
+
+def host_and_port(address: str) -> tuple[str, int] | None:
+    """Those of the address of a cluster elsewhere; None for what is none."""
+    host, _, port = address.removeprefix(CLIENT).rpartition(":")
+    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        return None
+    return host.strip("[]"), int(port)

@@ -86,6 +86,10 @@ class WorkerError(RetrainError, ConnectionError):
     """Other processes of the same training that do not come, or are lost."""
 
 
+class ClusterError(RetrainError, ConnectionError):
+    """A cluster that does not answer, or of which no machine can take part."""
+
+
 class OutputError(RetrainError, OSError):
     """A place where nothing can be written."""
 

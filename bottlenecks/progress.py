@@ -11,8 +11,9 @@ LINE_SECONDS = 10.0
 class ProgressBar:
     """A tqdm bar in a terminal, else a plain line now and then, unless ``only_in_terminal``.
 
-    Callable with ``(done, total)``; use as a context manager. The bar shows after ``delay``
-    seconds. A call with less done than before begins another job.
+    Callable with ``(done, total)``, and a ``note`` that is shown behind them; use as a context
+    manager. The bar shows after ``delay`` seconds. A call with less done than before begins another
+    job.
     """
 
     def __init__(
@@ -36,15 +37,15 @@ class ProgressBar:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, done: int, total: int, note: str = "") -> None:
         if done < self._done:
             self.close()
             self._bar, self._initial = None, 0
         self._done = done
         if sys.stderr.isatty():
-            self._show_bar(done, total)
+            self._show_bar(done, total, note)
         elif not self._only_in_terminal:
-            self._show_line(done, total)
+            self._show_line(done, total, note)
 
     def begin(self, what: str) -> None:
         """Another job begins, of another name."""
@@ -61,7 +62,7 @@ class ProgressBar:
         if self._bar is not None and self._bar.last_print_t > self._bar.start_t + self._delay:
             self._bar.clear()
 
-    def _show_bar(self, done: int, total: int) -> None:
+    def _show_bar(self, done: int, total: int, note: str) -> None:
         if self._bar is None:
             self._bar = tqdm(
                 desc=self._what,
@@ -73,11 +74,12 @@ class ProgressBar:
                 dynamic_ncols=True,
                 leave=False,
             )
+        self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
         if done == total:
             self._bar.close()
 
-    def _show_line(self, done: int, total: int) -> None:
+    def _show_line(self, done: int, total: int, note: str) -> None:
         now = time.monotonic()
         if not self._initial:  # the start of the network says nothing about its speed
             self._started = self._last_line = now
@@ -91,4 +93,5 @@ class ProgressBar:
                 speed = f"{tqdm.format_sizeof(rate)} {self._unit}/s"
             else:
                 amount, speed = f"{done}/{total} {self._unit}", f"{rate:.1f} {self._unit}/s"
-            print(f"{self._what}: {amount}, {speed}{left}", file=sys.stderr, flush=True)
+            line = f"{self._what}: {amount}, {speed}{left}" + (f", {note}" if note else "")
+            print(line, file=sys.stderr, flush=True)

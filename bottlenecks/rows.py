@@ -1,12 +1,13 @@
 """Pixels -> network -> rows committed to the cache, batch by batch."""
 
 import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from bottlenecks.errors import RetrainError
 from bottlenecks.network.inception import Extractor
-from bottlenecks.store.cache import Cache
+from bottlenecks.store.cache import Cache, Committed
 
 COMMIT_SECONDS = 5.0  # at most this much work, and a batch, is lost when a run is killed
 COMMIT_BYTES = 2**25
@@ -16,11 +17,20 @@ class Rows:
     """Images on their way through the network into the cache.
 
     ``images_per_second`` leaves out the first batch, which starts the network, where there is
-    more to go by.
+    more to go by. ``on_commit`` is told what was committed.
     """
 
-    def __init__(self, cache: Cache, extractor: Extractor, batch_size: int) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        extractor: Extractor,
+        batch_size: int,
+        commit_seconds: float | None = None,
+        on_commit: Callable[[Sequence[Committed]], None] = lambda _: None,
+    ) -> None:
         self._cache, self._extractor, self._batch_size = cache, extractor, batch_size
+        self._commit_seconds = COMMIT_SECONDS if commit_seconds is None else commit_seconds
+        self._on_commit = on_commit
         self._keys: set[bytes] = set()  # all that were added
         self._batch: dict[bytes, np.ndarray] = {}  # not yet through the network
         self._ready: list[tuple[list[bytes], np.ndarray]] = []  # not yet committed
@@ -59,14 +69,15 @@ class Rows:
             self.images_per_second = len(vectors) / (now - self._since)
             self._since = now
         nbytes = sum(vectors.nbytes for _, vectors in self._ready)
-        if now - self._committed > COMMIT_SECONDS or nbytes >= COMMIT_BYTES:
+        if now - self._committed > self._commit_seconds or nbytes >= COMMIT_BYTES:
             self.commit()
 
     def commit(self) -> None:
         """Commit what is through the network."""
         if self._ready:
             keys = [key for keys, _ in self._ready for key in keys]
-            self._cache.append(keys, np.concatenate([vectors for _, vectors in self._ready]))
+            vectors = np.concatenate([vectors for _, vectors in self._ready])
+            self._on_commit(self._cache.append(keys, vectors))
             self._ready = []
         self._committed = time.monotonic()
 

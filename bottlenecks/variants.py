@@ -7,21 +7,19 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from bottlenecks import machine
 from bottlenecks.builder import CachedImage, OnProgress, Progress
+from bottlenecks.computing import Computing, Read
 from bottlenecks.config import Config
 from bottlenecks.errors import BadImageError, CacheError, if_interrupted, shown
 from bottlenecks.network.cuts import TRAINED
 from bottlenecks.network.inception import Extractor
 from bottlenecks.photos.decode import decode
 from bottlenecks.photos.distort import distorted
-from bottlenecks.photos.reading import file_bytes, in_order, pool_of, threads_for
+from bottlenecks.photos.reading import file_bytes
 from bottlenecks.photos.settings import DistortionSettings
 from bottlenecks.row_spec import IMAGE_KEY_BYTES, RowSpec
-from bottlenecks.rows import Rows
 from bottlenecks.store.cache import Cache
+from bottlenecks.who import computing
 
 MOST_AT_ONCE = 8  # variants of a photo that are in memory at once
 _ROOM = 1.02  # times the rows' bytes: keys, checksums, HDF5's structure
@@ -143,45 +141,62 @@ def _compute(
     distortions: DistortionSettings,
     on_progress: OnProgress,
 ) -> None:
-    batch_size = config.batch_size or machine.batch_size()
-    size = cache.spec.input_size
     count = sum(len(one.keys) for one in missing)
-    most = max((len(one.keys) for one in missing), default=1)
-    rows = Rows(cache, extractor, batch_size)
+    if not missing:
+        return
     with ExitStack() as stack:
-        stack.callback(rows.commit)  # also when the run is interrupted
-        threads = threads_for(config.decode_threads, (one.image.path for one in missing))
-        pool = stack.enter_context(pool_of(threads, "photos"))
+        rows: Computing[Wanted, CacheError | None] = stack.enter_context(
+            computing(
+                config,
+                cache,
+                extractor,
+                VariantReader(distortions, cache.spec.input_size),
+                missing[0].image.path,
+                rows_each=max(len(one.keys) for one in missing),
+                on_change=lambda: show(),
+            )
+        )
 
-        def read(one: Wanted) -> list[np.ndarray]:
-            return _pixels(one, distortions, size)
+        def show() -> None:
+            on_progress(Progress(rows.computed, count, rows.computed, rows.machines))
 
-        ahead = max(2, 2 * batch_size // most)
-        for one, pixels in stack.enter_context(closing(in_order(pool, read, missing, ahead))):
-            for key, own in zip(one.keys, pixels, strict=True):
-                rows.add(key, own)
-            on_progress(Progress(rows.computed, count, rows.computed))
-        rows.flush()
-        on_progress(Progress(rows.computed, count, rows.computed))
+        for number, error in stack.enter_context(closing(rows.read(missing))):
+            if error is not None:
+                raise error
+            for key in missing[number].keys:
+                rows.add(key)
+            show()
+        show()
 
 
-def _pixels(
-    one: Wanted, distortions: DistortionSettings, size: tuple[int, int]
-) -> list[np.ndarray]:
-    """(height, width, 3) uint8 for each of the keys; in a thread."""
-    image = one.image
-    try:
-        with file_bytes(image.path) as (data, _):
-            if hashlib.sha256(data).digest() != image.key:
-                raise BadImageError("its content is another now")
-            variants = [key for key in one.keys if len(key) > IMAGE_KEY_BYTES]
-            of_variants = iter(distorted(data, distortions, variants, size) if variants else ())
-            return [
-                next(of_variants) if len(key) > IMAGE_KEY_BYTES else decode(data, size)
-                for key in one.keys
-            ]
-    except BadImageError as error:
-        raise CacheError(
-            f"the image {shown(image.path)} was changed while this ran ({error}); run the same "
-            "command again"
-        ) from error
+@dataclass(frozen=True)
+class VariantReader:
+    """Reads an image, and decodes or distorts it for each of the keys that are wanted of it."""
+
+    distortions: DistortionSettings
+    size: tuple[int, int]
+
+    def __call__(self, one: Wanted, _: object) -> Read[CacheError | None]:
+        image = one.image
+        try:
+            with file_bytes(image.path) as (data, _signature):
+                if hashlib.sha256(data).digest() != image.key:
+                    raise BadImageError("its content is another now")
+                variants = [key for key in one.keys if len(key) > IMAGE_KEY_BYTES]
+                of_variants = iter(
+                    distorted(data, self.distortions, variants, self.size) if variants else ()
+                )
+                pixels = {
+                    key: next(of_variants)
+                    if len(key) > IMAGE_KEY_BYTES
+                    else decode(data, self.size)
+                    for key in one.keys
+                }
+        except BadImageError as error:
+            return Read(
+                CacheError(
+                    f"the image {shown(image.path)} was changed while this ran ({error}); run the "
+                    "same command again"
+                )
+            )
+        return Read(None, pixels)

@@ -69,7 +69,7 @@ class Console(Listener):
             self._calibrating(done, total)
 
     def progress(self, progress: Progress) -> None:
-        self._bar(progress.done, progress.total)
+        self._bar(progress.done, progress.total, progress.by)
 
     def built(self, report: BuildReport) -> None:
         self._took("stage one")

@@ -101,6 +101,7 @@ def test_the_table_names_every_module_and_no_other(place: str) -> None:
 
 def test_the_rooms_are_those_of_the_design() -> None:
     assert [
+        "bottlenecks.cluster",
         *(f"bottlenecks.{room}" for room in ("network", "network.engines")),
         *(f"bottlenecks.{room}" for room in ("photos", "photos.places", "store")),
         *(

@@ -31,6 +31,7 @@ from bottlenecks.network.names import (
     INPUT_NODE,
     NETWORK_SCOPE,
     PRECISIONS,
+    RANDOM,
 )
 from bottlenecks.network.tensorflow import import_tensorflow
 from bottlenecks.network.weights import OnDownload, Weights, check_weights_argument, find_weights
@@ -123,6 +124,16 @@ class InceptionV3:
         self._on_download = on_download
         self._not_kept: bytes | None = None  # the frozen network, where it cannot be on disk
 
+    @classmethod
+    def of_frozen(
+        cls, weights: Weights, frozen: bytes, precision: str, engine: str, numbers: bytes | None
+    ) -> "InceptionV3":
+        """One whose ``frozen`` network is at hand: another process has made it of ``weights``."""
+        found = cls(RANDOM, os.curdir, precision, engine=engine, numbers=numbers)
+        found.__dict__["weights"] = weights
+        found._not_kept = frozen
+        return found
+
     def computed_in(
         self, precision: str, engine: str, numbers: bytes | None = None
     ) -> "InceptionV3":
@@ -151,6 +162,11 @@ class InceptionV3:
         if self.row_precision != "int8":
             return self.row_precision
         return "bfloat16" if cpu_has_bfloat16() else "float32"
+
+    @property
+    def numbers(self) -> bytes | None:
+        """Those of a calibration, where it computes in 8 bits."""
+        return self._numbers
 
     @property
     def spec(self) -> RowSpec:

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -31,6 +32,15 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Committed:
+    """A shard on the disk: its ``name``, ``size`` in bytes, and ``keys`` (n, 32 or 64) uint8."""
+
+    name: str
+    size: int
+    keys: np.ndarray
+
+
 def again_if_lost(make: Callable[[], T]) -> T:
     """``make()``, which loads a cache and reads rows; once more where rows turn out to be lost.
 
@@ -48,7 +58,9 @@ def again_if_lost(make: Callable[[], T]) -> T:
 class Cache:
     """The rows of one fingerprint. Making one reads and writes nothing.
 
-    `load` reads what is there; only within `writing` may rows be added.
+    `load` reads what is there. Rows may be added while somebody is within `writing`: its lock is
+    for what is rewritten or removed, and a new shard is neither. So several processes, on several
+    machines, may `append` at once to the cache that one of them holds.
     """
 
     def __init__(
@@ -145,15 +157,18 @@ class Cache:
                 self._shelf.write_catalogues()
             yield held
 
-    def append(self, keys: list[bytes], vectors: np.ndarray) -> None:
+    def append(self, keys: list[bytes], vectors: np.ndarray) -> list[Committed]:
         """Commit rows: ``keys`` are of images or of variants, ``vectors`` (n, ...) of `spec`.
 
-        When this returns they are on the disk; when it raises ``OSError`` those of the last shard
-        do not count. A shard has keys of one length, and about `LARGE_SHARD_BYTES` at most. Raises
-        ``ValueError`` for what `load` would refuse.
+        When this returns they are on the disk, in the shards that it returns; when it raises
+        ``OSError`` those of the last shard do not count. A shard has keys of one length, and about
+        `LARGE_SHARD_BYTES` at most. It needs no lock of its own, only that the one who has it does
+        not let it go: the next who takes it removes partial files, and so an ``OSError`` is all
+        that comes of it. Raises ``ValueError`` for what `load` would refuse.
         """
         if len(keys) != len(vectors):
             raise ValueError(f"{len(keys)} keys are not those of {len(vectors)} rows")
+        committed = []
         lengths = np.array([len(key) for key in keys], np.int64)
         for length in np.unique(lengths):
             own = np.flatnonzero(lengths == length)
@@ -163,7 +178,15 @@ class Cache:
                 joined = b"".join(keys[i] for i in part)
                 of_keys = np.frombuffer(joined, np.uint8).reshape(len(part), length)
                 whole = len(part) == len(keys)  # then the rows need not be copied
-                self._shelf.commit(of_keys, vectors if whole else vectors[part])
+                rows = vectors if whole else vectors[part]
+                name = self._shelf.commit(of_keys, rows)
+                committed.append(Committed(name, self._shelf.shards[name].size, of_keys))
+        return committed
+
+    def adopt(self, shards: Iterable[Committed]) -> None:
+        """Take in what other processes have committed to this cache; nothing is read for it."""
+        for one in shards:
+            self._shelf.adopt(one.name, one.size, one.keys)
 
     def merge(self) -> None:
         """Put the small shards together, so that an ordinary data set is one HDF5 file.

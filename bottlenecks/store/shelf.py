@@ -129,6 +129,11 @@ class Shelf:
         self.places.add(name, keys)
         return name
 
+    def adopt(self, name: str, size: int, keys: np.ndarray) -> None:
+        """Take in a shard of ``keys`` (n, 32 or 64) uint8 that others have put into the store."""
+        self.shards[name] = Found(keys, size)
+        self.places.add(name, keys)
+
     def remove(self, name: str) -> None:
         """Remove a shard, whose rows are elsewhere or not wanted."""
         del self.shards[name]
