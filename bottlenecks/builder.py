@@ -137,8 +137,9 @@ def scan_of(config: Config) -> ImageFolder:
 
 def check_folders(config: Config) -> None:
     """Raise `OutputError` where the folders that `build` writes to cannot be, making none."""
-    for flag in ("bottleneck_dir", "model_dir"):
-        check_folder_place(getattr(config, flag), flag)
+    for output in config.outputs:
+        if output.folder and output.flag in ("bottleneck_dir", "model_dir"):
+            check_folder_place(output.path, output.flag)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bottlenecks import atomic, machine
+from bottlenecks import machine
 from bottlenecks.errors import BadImageError, CacheError, OutputError, shown
 from bottlenecks.network.engines import int8, with_openvino
 from bottlenecks.network.inception import InceptionV3
@@ -24,6 +24,8 @@ from bottlenecks.photos.labels import ImageFolder, LabeledImage
 from bottlenecks.photos.reading import file_bytes, in_order, key_of, pool_of, threads_for
 from bottlenecks.store import layout, lock
 from bottlenecks.store.cache import Cache
+from bottlenecks.store.folder import Store
+from bottlenecks.store.remote import cache_names, copies_of, store_for
 
 PHOTOS = 96  # that are calibrated on: those with the smallest keys, so that all runs take the same
 FEWEST = 24  # a quarter of them moved vectors by half a percent of their length more
@@ -73,32 +75,33 @@ def find(bottleneck_dir: str, network: InceptionV3, warns: bool = True) -> list[
 
     ``warns`` of what does not.
     """
-    folder = Path(bottleneck_dir)
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     found = []
-    for place in (folder / name for name in names if layout.is_cache(name)):
-        if place.is_symlink() or not place.is_dir():
+    for folder in cache_names(bottleneck_dir):
+        store = store_for(bottleneck_dir, folder)
+        if not store.exists():  # a link
             continue
-        for path in sorted(path for path in place.iterdir() if layout.is_numbers(path.name)):
+        for name in filter(layout.is_numbers, store.names()):
             try:
-                kept = _read(path, network)
+                kept = _read(store, name, network)
             except (CacheError, OSError) as error:
                 if warns:
                     message = "%s %s; it is not used, a calibration comes anew"
-                    log.warning(message, shown(path), error)
+                    log.warning(message, layout.path_in(store.place, name), error)
                 continue
-            if kept is not None and Cache(folder, kept.network.fingerprint).folder == place:
+            if kept is None:
+                continue
+            if Cache(bottleneck_dir, kept.network.fingerprint).folder == store.folder:
                 found.append(kept)
     return found
 
 
-def _read(path: Path, network: InceptionV3) -> Kept | None:
-    """What lies at ``path``; None where it is of other weights.
+def _read(store: Store, name: str, network: InceptionV3) -> Kept | None:
+    """What lies in a cache under ``name``; None where it is of other weights.
 
     Raises `CacheError`, ``OSError``.
     """
-    data = layout.read_own(path, int8.MOST_BYTES)
-    if hashlib.sha256(data).hexdigest() != path.stem:
+    data, _ = store.read(name, int8.MOST_BYTES)
+    if hashlib.sha256(data).hexdigest() != Path(name).stem:
         raise CacheError("is damaged")
     about = int8.about_of(data)
     try:
@@ -131,7 +134,7 @@ def calibrate(
     photos = dict(_photos(keys_of(folder.images, threads)))
     if len(photos) < FEWEST:
         return None
-    cache_dir = Path(bottleneck_dir)
+    cache_dir = copies_of(bottleneck_dir)
     is_new = not cache_dir.exists()
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
@@ -145,7 +148,7 @@ def calibrate(
             for kept in find(bottleneck_dir, network, warns=False):
                 if kept.photos == photos.keys():
                     return kept.network
-            return _keep(_calibrated(network, photos, on_step), cache_dir)
+            return _keep(_calibrated(network, photos, on_step), bottleneck_dir)
         except BaseException:
             if is_new and [path.name for path in cache_dir.iterdir()] == [lock.NAME]:
                 with contextlib.suppress(OSError):
@@ -176,13 +179,13 @@ def _calibrated(
     return network.computed_in("int8", with_openvino.NAME, data), data
 
 
-def _keep(calibrated: tuple[InceptionV3, bytes], cache_dir: Path) -> InceptionV3:
-    """Put the numbers into the folder of their cache. Raises `CacheError`, ``OSError``."""
+def _keep(calibrated: tuple[InceptionV3, bytes], bottleneck_dir: str) -> InceptionV3:
+    """Put the numbers into their cache. Raises `CacheError`, ``OSError``."""
     network, data = calibrated
-    cache = Cache(cache_dir, network.fingerprint)
+    cache = Cache(bottleneck_dir, network.fingerprint)
     name = f"{hashlib.sha256(data).hexdigest()}{layout.NUMBERS_SUFFIX}"
     with cache.writing(network.description):
-        atomic.write_bytes(cache.folder / name, data, follow=False)
+        cache.store.write(name, data)
     return network
 
 

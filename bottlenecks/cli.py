@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 from bottlenecks.command import DAMAGED, DONE, Parser, as_process, run
 from bottlenecks.config import Config
 from bottlenecks.errors import UsageError, shown
+from bottlenecks.photos.places.place import check_folder
 from bottlenecks.settings import Output, checked_path
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def _main(argv: Sequence[str] | None, extractor: "Extractor | None") -> int:
         print(summary_of_network())
         return DONE
     bottleneck_dir = checked_path(values["bottleneck_dir"], "bottleneck_dir")
+    check_folder(bottleneck_dir, "bottleneck_dir")
     if listing or verify:
         return _inspect(bottleneck_dir, verify)
     if fingerprints is not None:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from bottlenecks.errors import UsageError, shown
 from bottlenecks.network.names import AUTO, ENGINES, IMAGENET, PRECISIONS, RANDOM
+from bottlenecks.photos.places.addresses import is_address
 from bottlenecks.photos.places.place import archive_in, check_folder
 from bottlenecks.settings import Output, Settings, flag, require
 
@@ -70,7 +71,9 @@ class Config(PhotoSettings):
     """What `bottlenecks.build` is to do. Raises `UsageError` for values that cannot be."""
 
     bottleneck_dir: str = flag(
-        "bottleneck_cache", "where the bottleneck vectors are kept", metavar="DIR"
+        "bottleneck_cache",
+        "where the bottleneck vectors are kept: a folder, or an address as s3://bucket/cache",
+        metavar="DIR",
     )
     model_dir: str = flag(
         "~/.cache/retrain", "where downloaded and frozen networks are kept", metavar="DIR"
@@ -106,6 +109,7 @@ class Config(PhotoSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_folder(self.bottleneck_dir, "bottleneck_dir")
         if self.cluster is not None:
             check_cluster(self.cluster)
 
@@ -116,7 +120,9 @@ class Config(PhotoSettings):
 
     @property
     def outputs(self) -> list[Output]:
-        names = ("bottleneck_dir", "model_dir")
+        names = (
+            ["model_dir"] if is_address(self.bottleneck_dir) else ["bottleneck_dir", "model_dir"]
+        )
         return [*super().outputs, *(Output(x, getattr(self, x), folder=True) for x in names)]
 
 

@@ -51,6 +51,10 @@ class CacheError(RetrainError, ValueError):
     """A bottleneck cache that cannot be used as asked."""
 
 
+class StoreError(CacheError, OSError):
+    """A cache behind an address that does not answer, or refuses what is asked."""
+
+
 class DamagedShardError(CacheError):
     """A shard whose bytes or structure are not what its name and format promise."""
 

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from bottlenecks import calibration, machine
 from bottlenecks.config import Config
@@ -173,7 +172,7 @@ def _with_rows(
     """
     networks = [one.network for one in kept] + (ways if config.precision != "int8" else [])
     caches = {one: Cache(config.bottleneck_dir, one.fingerprint, one.spec) for one in networks}
-    caches = {one: cache for one, cache in caches.items() if _is_there(cache.folder)}
+    caches = {one: cache for one, cache in caches.items() if cache.store.exists()}
     if not caches:
         return None
     sample = folder.images[:: -(-len(folder.images) // _SAMPLE)]
@@ -205,7 +204,3 @@ def _is_of(
         return True
     everything = calibration.keys_of(folder.images, config.decode_threads, known)
     return len(kept.photos & everything.keys()) >= _HALF * len(kept.photos)
-
-
-def _is_there(folder: Path) -> bool:
-    return folder.is_dir() and not folder.is_symlink()

@@ -59,7 +59,7 @@ def complete(
     if not missing and not cache.damaged:
         _tidy(cache)
         return cache
-    is_new = not cache.folder.exists()
+    is_new = not cache.store.exists()
     if count := sum(len(one.keys) for one in missing):
         on_missing(count, count * cache.spec.nbytes)
         check_room(cache.folder, cache.spec, count)

@@ -24,6 +24,7 @@ from bottlenecks.photos.labels import (
 from bottlenecks.photos.reading import key_of
 from bottlenecks.row_spec import BOTTLENECK, RowSpec
 from bottlenecks.store.cache import Cache
+from bottlenecks.store.remote import copies_of
 from bottlenecks.store.stat_index import StatIndex
 from bottlenecks.variants import Wanted, check_room, count_missing
 from retrain.config import Config
@@ -210,7 +211,7 @@ def _missing(
 
 def _most_missing(config: Config, sets: Mapping[str, int]) -> _Missing:
     """`_missing` where the caches are not known yet, as if nothing were in them."""
-    folder = Path(config.bottleneck_dir)
+    folder = copies_of(config.bottleneck_dir)
     variants = config.variants * sets[TRAINING]
     found = [(BOTTLENECK, folder, variants)] if config.distorts else []
     if config.cut is not None:

@@ -88,7 +88,7 @@ class Crew(Generic[Item, Answer]):
         self._ray, self._cache, self._setup, self._exact = ray, cache, setup, exact
         self._rows_each, self._on_change = rows_each, on_change
         self._sent, self._known = ray.put(sent), ray.put(KnownKeys.of(cache))
-        self._token = cache.folder / f".cluster.{uuid.uuid4().hex}{PARTIAL_SUFFIX}"
+        self._token = f".cluster.{uuid.uuid4().hex}{PARTIAL_SUFFIX}"
         self._members: list[_Member] = []
         self._calls: dict[Any, _Call] = {}
         self._losses: Counter[Place] = Counter()
@@ -232,8 +232,8 @@ class Crew(Generic[Item, Answer]):
             self._current = call.member, piece, item, keys
             yield item, answer
         if piece.keys and not call.member.sees_cache:
-            self._token.touch()
-        self._call(call.member, "compute", call.piece, piece.keys, self._token.name)
+            self._cache.store.write(self._token, b"", sync=False)
+        self._call(call.member, "compute", call.piece, piece.keys, self._token)
 
     def _dropped(self, call: _Call, is_dropped: bool) -> None:
         member = call.member
@@ -356,7 +356,7 @@ class Crew(Generic[Item, Answer]):
             with suppress(Exception):
                 self._ray.kill(member.actor)
         with suppress(OSError):
-            self._token.unlink(missing_ok=True)
+            self._cache.store.remove(self._token)
 
 
 @contextmanager
@@ -398,7 +398,7 @@ def crew(
     setup = Setup(
         __version__,
         os.getcwd(),
-        str(cache.folder.parent),
+        cache.bottleneck_dir,
         reader,
         seen,
         batch_size,

@@ -155,16 +155,22 @@ class Worker:
         pixels = self._pieces.pop(piece, None)
         if pixels is None or not keys:  # it was dropped
             return self._done()
-        if not self._sees_cache and not (self._cache.folder / token).exists():
-            folder = shown(os.path.abspath(self._cache.folder))
-            raise NotSharedError(
-                f"it does not see the cache {folder}, which must lie where all machines see it"
-            )
-        self._sees_cache = True
+        if not self._sees_cache:
+            self._check_sees_cache(token)
         for key in keys:
             if not self._stopping.is_set():
                 self._rows.add(key, pixels[key])
         return self._done()
+
+    def _check_sees_cache(self, token: str) -> None:
+        try:
+            self._cache.store.look(token)
+        except FileNotFoundError as error:
+            raise NotSharedError(
+                f"it does not see the cache {self._cache.store.place}, which must lie where all "
+                "machines see it"
+            ) from error
+        self._sees_cache = True
 
     def finish(self) -> Done:
         """Compute what waits, unless it is stopping, and commit all."""

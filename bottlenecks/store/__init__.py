@@ -6,6 +6,7 @@ The modules, in the order in which data flows (each imports only from those befo
 layout        what the files of a cache folder are called
 lock          one writer at a time
 folder        what is asked of a place for these files, and the one on a local disk
+remote        such a place behind an address, and which of the two it is
 shard         rows <-> the bytes of one HDF5 file
 catalogue     the keys of one alone, so that it need not be read
 places        key -> shard and row

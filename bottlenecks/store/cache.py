@@ -20,8 +20,9 @@ import numpy as np
 from bottlenecks.errors import LostRowsError
 from bottlenecks.row_spec import BOTTLENECK, RowSpec, image_of
 from bottlenecks.store import layout
-from bottlenecks.store.folder import Folder, Store, read_json, write_json
+from bottlenecks.store.folder import read_json, write_json
 from bottlenecks.store.layout import FOLDER_PREFIX, MODEL_FILE
+from bottlenecks.store.remote import store_for
 from bottlenecks.store.shelf import OtherKeysError, Shelf
 
 # A shard of this size or more is never rewritten; smaller ones are merged.
@@ -69,8 +70,9 @@ class Cache:
         fingerprint: str,
         spec: RowSpec = BOTTLENECK,
     ) -> None:
+        self.bottleneck_dir = os.fspath(bottleneck_dir)
         self.fingerprint, self.spec = fingerprint, spec
-        self.store: Store = Folder(Path(bottleneck_dir) / f"{FOLDER_PREFIX}{fingerprint[:12]}")
+        self.store = store_for(bottleneck_dir, f"{FOLDER_PREFIX}{fingerprint[:12]}")
         self.damaged: dict[str, str] = {}  # shards that `load` found damaged, and how
         self.foreign: dict[str, str] = {}  # those that are sound, but of other rows
         self._shelf = Shelf(self.store, fingerprint, spec)

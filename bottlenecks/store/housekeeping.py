@@ -21,12 +21,12 @@ from bottlenecks.store.layout import (
     MAX_SHARD_BYTES,
     MODEL_FILE,
     checkpoints,
-    is_cache,
     is_checkpoint,
     is_numbers,
     is_shard,
     is_vectors,
 )
+from bottlenecks.store.remote import cache_names
 from bottlenecks.store.stat_index import StatIndex
 
 NONE, _UNKNOWN = "-", "unknown"
@@ -55,16 +55,13 @@ class CacheInfo:
 
 def find_caches(bottleneck_dir: str | os.PathLike[str]) -> list[Cache]:
     """The caches below ``bottleneck_dir``, by name. Raises `CacheError` where there is none."""
-    folder = Path(bottleneck_dir)
-    names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
     caches = [
-        Cache(folder, *_identity(folder / name))
-        for name in names
-        if is_cache(name) and (folder / name).is_dir()
+        Cache(bottleneck_dir, *_identity(bottleneck_dir, name))
+        for name in cache_names(bottleneck_dir)
     ]
     if not caches:
         raise CacheError(
-            f"there is no bottleneck cache in {shown(folder)}; name the folder with "
+            f"there is no bottleneck cache in {shown(bottleneck_dir)}; name the folder with "
             "--bottleneck_dir"
         )
     return caches
@@ -188,15 +185,15 @@ def _discard(cache: Cache, keys: frozenset[bytes]) -> None:
         cache.discard(keys)
 
 
-def _identity(folder: Path) -> tuple[str, RowSpec]:
+def _identity(bottleneck_dir: str | os.PathLike[str], folder: str) -> tuple[str, RowSpec]:
     """The whole fingerprint of a cache folder and what its rows are, from its largest sound shard.
 
     Else the 12 digits of its name, and bottlenecks.
 
     Not from ``model.json``, which nothing protects.
     """
-    digits = folder.name.removeprefix(FOLDER_PREFIX)
-    store = Cache(folder.parent, digits).store
+    digits = folder.removeprefix(FOLDER_PREFIX)
+    store = Cache(bottleneck_dir, digits).store
     sizes = {name: version[0] for name, version in store.files().items() if is_shard(name)}
     for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
         try:

@@ -88,6 +88,8 @@ def checkpoints(folder: Path, older_than: float = -math.inf) -> list[Path]:
 
     Raises ``OSError``.
     """
+    if not folder.exists():
+        return []
     before = time.time() - older_than
     return sorted(
         path

@@ -101,7 +101,8 @@ class Shelf:
         Raises `LostRowsError` where it is damaged, and has set it aside.
         """
         with self._one_error(name):
-            image, _ = read_shard(self.store, name)
+            with self.store.open(name) as file:
+                image = layout.read_whole(file)
             keys, vectors = shard.unpack(name, image, self.fingerprint, self.spec)
         self._check_keys(name, keys)
         return keys, vectors
@@ -112,8 +113,8 @@ class Shelf:
         Raises as `rows` does.
         """
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(self.store.open(name))
             with self._one_error(name):
+                file = stack.enter_context(self.store.open(name))
                 keys, offsets = shard.unpack_offsets(
                     name, layout.read_whole(file), self.fingerprint, self.spec
                 )
