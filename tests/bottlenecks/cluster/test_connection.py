@@ -89,7 +89,7 @@ def test_what_is_no_address(address: str) -> None:
 
 def test_ray_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bottlenecks.config, "find_spec", lambda _: None)
-    with pytest.raises(UsageError, match=r"--cluster needs Ray: pip install 'retrain\[cluster\]'"):
+    with pytest.raises(UsageError, match=r"--cluster needs Ray: pip install ray"):
         Config(image_dir=".", cluster="local")
 
 
