@@ -36,9 +36,10 @@ class Runner:
         self._model, self._bits = model, bits
         sizes = model.inputs[0].get_partial_shape()
         self._most_streams = min(usable_cores(), _MOST_STREAMS) if sizes[0].is_dynamic else 1
-        self._compiled: _Compiled | None = None  # when it is known what for: it takes a second
+        # Of one that is for more at once the one before may be in use. It takes a second, so
+        # none is made before it is known what for.
+        self._compiled: list[_Compiled] = []
         self._compiling = threading.Lock()
-        self._kept: list[_Compiled] = []  # one that was replaced may be in use
         self.busy: list[int] = []  # an element for each batch that is in work
         _alive.add(self)
 
@@ -60,10 +61,9 @@ class Runner:
         """The model, compiled for so many photos at once or for more."""
         streams = self._most_streams if photos > 1 else 1
         with self._compiling:
-            if self._compiled is None or self._compiled.streams < streams:
-                self._compiled = _Compiled(self._model, self._bits, streams)
-                self._kept.append(self._compiled)
-            return self._compiled
+            if not self._compiled or self._compiled[-1].streams < streams:
+                self._compiled.append(_Compiled(self._model, self._bits, streams))
+            return self._compiled[-1]
 
 
 class _Compiled:

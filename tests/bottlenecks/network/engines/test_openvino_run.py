@@ -63,13 +63,13 @@ def test_several_photos_are_dealt_out_to_the_cores(
     for _ in range(2):
         (found,) = run(pixels[:photos])
         np.testing.assert_allclose(found, expected[:photos], rtol=0, atol=1e-5)
-    (compiled,) = run._kept
+    (compiled,) = run._compiled
     assert compiled.streams == streams
     assert len(compiled._requests) == min(photos, streams)
     if batch is None:
         run(pixels)
         np.testing.assert_allclose(run(pixels[:1])[0], expected[:1], rtol=0, atol=1e-5)
-        assert [one.streams for one in run._kept][-1] == 3
+        assert [one.streams for one in run._compiled][-1] == 3
 
 
 def test_what_cannot_be_run_does_no_harm_to_what_comes_after(
