@@ -21,7 +21,8 @@ from bottlenecks.network.engines import int8, with_openvino
 from bottlenecks.network.inception import InceptionV3
 from bottlenecks.photos.decode import INPUT_SIZE, decode
 from bottlenecks.photos.labels import ImageFolder, LabeledImage
-from bottlenecks.photos.reading import file_bytes, in_order, key_of, pool_of, threads_for
+from bottlenecks.photos.reading import file_bytes, key_of, threads_for
+from bottlenecks.pools import in_order, pool_of
 from bottlenecks.store import layout, lock
 from bottlenecks.store.cache import Cache
 from bottlenecks.store.folder import Store

@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from bottlenecks.network.inception import Extractor
-from bottlenecks.photos.reading import in_order, pool_of
+from bottlenecks.pools import in_order, pool_of
 from bottlenecks.rows import Rows
 from bottlenecks.store.cache import Cache
 

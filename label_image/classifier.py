@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from bottlenecks.errors import BadImageError
-from bottlenecks.photos.reading import in_order, pool_of, threads_for
+from bottlenecks.photos.reading import threads_for
+from bottlenecks.pools import in_order, pool_of
 from label_image.photos import Photo, Pixels, photos_in
 from retrain.engines.engine import Engine
 from retrain.engines.settings import GraphSettings

@@ -12,8 +12,9 @@ from bottlenecks import atomic, machine
 from bottlenecks.errors import BadImageError, public
 from bottlenecks.photos.decode import thumbnail
 from bottlenecks.photos.page import jpeg_url, render
-from bottlenecks.photos.reading import file_bytes, in_order, pool_of
+from bottlenecks.photos.reading import file_bytes
 from bottlenecks.photos.sheet import Bar, Card, cards
+from bottlenecks.pools import in_order, pool_of
 from label_image.classifier import Result
 from label_image.config import GENERATOR, PAGE, PICTURE
 

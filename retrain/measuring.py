@@ -20,7 +20,8 @@ from bottlenecks.errors import (
 )
 from bottlenecks.photos.decode import decode
 from bottlenecks.photos.labels import ImageFolder, LabeledImage, scan
-from bottlenecks.photos.reading import file_bytes, in_order, key_of, pool_of, threads_for
+from bottlenecks.photos.reading import file_bytes, key_of, threads_for
+from bottlenecks.pools import in_order, pool_of
 from retrain.config import ALL, MeasureConfig
 from retrain.data.dataset import LEFT_OUT, counting
 from retrain.data.groups import check_groups, members_of

@@ -16,7 +16,7 @@ from bottlenecks.cluster.carried import Carried, unpacked
 from bottlenecks.computing import Read, Reader
 from bottlenecks.errors import RetrainError, one_line, shown
 from bottlenecks.network.inception import Extractor
-from bottlenecks.photos.reading import pool_of
+from bottlenecks.pools import pool_of
 from bottlenecks.row_spec import IMAGE_KEY_BYTES
 from bottlenecks.rows import Rows
 from bottlenecks.store.cache import Cache, Committed

@@ -16,8 +16,6 @@ from bottlenecks.photos.images import Signature, signature_of
 from bottlenecks.photos.places.addresses import AT_ONCE, is_address
 from bottlenecks.photos.places.place import PhotoSource, source_of
 from bottlenecks.photos.places.tree import UNKNOWN
-from bottlenecks.pools import in_order as in_order
-from bottlenecks.pools import pool_of as pool_of
 
 MAX_FILE_BYTES = 256 * 2**20
 LARGE_FILE_BYTES = 16 * 2**20

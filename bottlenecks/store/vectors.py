@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol
 import numpy as np
 
 from bottlenecks.errors import CacheError
-from bottlenecks.photos.reading import in_order, pool_of
+from bottlenecks.pools import in_order, pool_of
 from bottlenecks.row_spec import RowSpec
 from bottlenecks.store.cache import Cache
 

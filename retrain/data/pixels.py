@@ -10,7 +10,8 @@ from bottlenecks import machine
 from bottlenecks.builder import CachedImage
 from bottlenecks.errors import BadImageError
 from bottlenecks.photos.decode import decode
-from bottlenecks.photos.reading import file_bytes, in_order, pool_of, threads_for
+from bottlenecks.photos.reading import file_bytes, threads_for
+from bottlenecks.pools import in_order, pool_of
 
 
 def pixels_of(images: Sequence[CachedImage]) -> Generator[tuple[int, np.ndarray], None, None]:

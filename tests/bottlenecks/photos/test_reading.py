@@ -14,7 +14,8 @@ import pytest
 from bottlenecks.errors import BadImageError
 from bottlenecks.photos import reading
 from bottlenecks.photos.images import Signature, signature_of
-from bottlenecks.photos.reading import file_bytes, in_order, pool_of
+from bottlenecks.photos.reading import file_bytes
+from bottlenecks.pools import in_order, pool_of
 
 
 @pytest.fixture
